@@ -1,0 +1,100 @@
+"""Files that are whole or not there: read, written and fetched so that no half file is ever trusted.
+
+A file under its final name is complete, because it is written under another name beside it and
+renamed at the end, which the operating system does in one step. Whoever pulls the plug half-way
+leaves the old file, or none.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pooch
+
+from tandem_edu.errors import BadInput, require
+
+
+def read_utf8(path: str | os.PathLike[str], what: str = "text file") -> str:
+    r"""The text of a UTF-8 file, with `\n` at line ends and without a byte order mark.
+
+    Raises `BadInput` if there is no such file, if it may not be read, or if its bytes are not UTF-8.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start} of {path}"
+        raise BadInput("UTF-8 text", byte, "convert the file to UTF-8 and try again") from error
+    except OSError as error:
+        got = f"{error.strerror} ({path})"
+        raise BadInput(f"a {what} to read", got, "check the path") from error
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Lend a temporary name beside `path`; rename it to `path` if all went well, else remove it.
+
+    Missing folders are made. Raises `BadInput` if the disk is full or may not be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with written_whole(f"{folder}/new/note.txt") as part:
+    ...         _ = part.write_text("whole")
+    ...     Path(folder, "new", "note.txt").read_text()
+    'whole'
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        got = f"{error.strerror or error}"
+        raise BadInput(f"to write {path}", got, "make room or choose another place") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def fetched(url: str, sha256: str, path: str | os.PathLike[str]) -> bytes:
+    """The bytes behind `url`, kept at `path` for the next time.
+
+    Only bytes with the right `sha256` (hex) are returned or kept: a spoiled copy at `path` is
+    removed and fetched anew, a spoiled download is never written. A `path` that cannot be written
+    costs a download each time, nothing else.
+
+    Raises `BadInput` if there is no network, or if what arrives has another checksum.
+    """
+    path = Path(path)
+    with suppress(OSError):
+        if _sha256(kept := path.read_bytes()) == sha256:
+            return kept
+        path.unlink()
+    data = _download(url)
+    got = f"{_sha256(data)} ({len(data):,} bytes from {url})"
+    mend = "nothing was kept, so try again; if it persists, something on the way alters the file"
+    require(_sha256(data) == sha256, f"a download with SHA-256 {sha256}", got, mend)
+    with suppress(BadInput), written_whole(path) as part:
+        part.write_bytes(data)
+    return data
+
+
+def _download(url: str) -> bytes:
+    body = io.BytesIO()
+    try:
+        pooch.HTTPDownloader(progressbar=True)(url, body, None)
+    except OSError as error:
+        mend = '"pydocs" and "pysource" need no network; or pass the path of a text of your own'
+        # Four exceptions of the network libraries stand behind this one and say no more than it.
+        got = f"{type(error).__name__}: {error}"
+        raise BadInput(f"a download from {url}", got, mend) from None
+    return body.getvalue()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

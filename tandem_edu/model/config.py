@@ -1,0 +1,119 @@
+"""The numbers that define a model: one frozen, JSON-able dataclass, checked where it is made."""
+
+import dataclasses
+from typing import Any
+
+from tandem_edu.errors import BadInput, require
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a Llama-style transformer.
+
+    **Arguments:**
+
+    - `vocab_size`: number of token ids; ids are `0 .. vocab_size - 1`.
+    - `d_model`: width of the residual stream. `d_model / n_heads` (`head_dim`) must be even, because
+      rotary embeddings turn pairs of coordinates.
+    - `n_layers`, `n_heads`, `d_ff`: depth, query heads, inner width of the SwiGLU.
+    - `n_kv_heads`: key/value heads, a divisor of `n_heads` (grouped-query attention).
+    - `max_len`: the context: prompt and new tokens together are at most this many.
+    - `tie_embeddings`: the output head is the transposed embedding.
+    - `shared_vocab`: the embedding and the head are *another* model's, frozen: a secondary that
+      speaks its primary's language. `d_embed` is then that model's width; where it differs from
+      `d_model`, two trained linear maps lead from one to the other and back.
+
+    Raises `BadInput` for sizes that do not fit together.
+
+    >>> cfg = TransformerConfig(vocab_size=1024, d_model=256, n_layers=6, n_heads=8, n_kv_heads=8,
+    ...                         d_ff=1024, max_len=512)
+    >>> cfg.head_dim
+    32
+    >>> TransformerConfig.from_dict(cfg.to_dict()) == cfg
+    True
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_ff: int
+    max_len: int
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = True
+    shared_vocab: bool = False
+    d_embed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "d_model",
+            "n_layers",
+            "n_heads",
+            "n_kv_heads",
+            "d_ff",
+            "max_len",
+        ):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            require(
+                whole and value > 0,
+                f"{name} to be a positive whole number",
+                repr(value),
+                "mend the config",
+            )
+        require(
+            self.d_model % self.n_heads == 0,
+            "d_model divisible by n_heads",
+            f"d_model={self.d_model} and n_heads={self.n_heads}",
+            f"take d_model={-(-self.d_model // self.n_heads) * self.n_heads}",
+        )
+        require(
+            self.head_dim % 2 == 0,
+            "an even head_dim = d_model / n_heads (rotary embeddings turn pairs)",
+            f"{self.d_model} / {self.n_heads} = {self.head_dim}",
+            "halve n_heads or double d_model",
+        )
+        require(
+            self.n_heads % self.n_kv_heads == 0,
+            "n_heads divisible by n_kv_heads",
+            f"n_heads={self.n_heads} and n_kv_heads={self.n_kv_heads}",
+            f"take n_kv_heads={self.n_heads} or 1",
+        )
+        require(
+            self.d_embed is None or self.shared_vocab,
+            "d_embed only together with shared_vocab=True",
+            f"d_embed={self.d_embed} and shared_vocab=False",
+            "leave d_embed out",
+        )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head, `d_model / n_heads`."""
+        return self.d_model // self.n_heads
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the embedding table and of the head: `d_embed`, or `d_model` where unset."""
+        return self.d_embed or self.d_model
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict; `from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "TransformerConfig":
+        """The config of `to_dict`. Raises `BadInput` for missing or unknown fields."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(fields, dict) or (unknown := set(fields) - known):
+            raise BadInput(
+                f"fields among {sorted(known)}",
+                unknown if isinstance(fields, dict) else fields,
+                "was this written by another version?",
+            )
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise BadInput("every size of a TransformerConfig", error, "add what is missing") from None
