@@ -24,9 +24,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from tandem_edu.data.corpus import Corpus, documents_of
-from tandem_edu.data.files import written_whole
 from tandem_edu.data.tokenizer import END_OF_TEXT
 from tandem_edu.errors import require
+from tandem_edu.files import written_whole
 
 LARGE = 64 * 2**20  # characters: a longer text is memory-mapped if there is a place for it
 _CHUNK = 2**20  # characters encoded at a time, which bounds the memory it takes

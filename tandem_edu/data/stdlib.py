@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tandem_edu.data.files import written_whole
 from tandem_edu.errors import BadInput, require
+from tandem_edu.files import written_whole
 
 SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "idlelib", "lib2to3", "ensurepip", "turtledemo", "encodings", "pydoc_data"}

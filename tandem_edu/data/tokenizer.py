@@ -18,8 +18,9 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tandem_edu.data.corpus import documents_of
-from tandem_edu.data.files import read_utf8, written_whole
+from tandem_edu.data.files import read_utf8
 from tandem_edu.errors import BadInput, require
+from tandem_edu.files import written_whole
 
 END_OF_TEXT = "<|endoftext|>"
 END_ID = 0

@@ -1,0 +1,12 @@
+"""Floor 2: decoding. Sampling, verification, drafters, the two compiled loops, the trace."""
+
+from tandem_edu.decode.autoregressive import generate as generate
+from tandem_edu.decode.drafters import Drafter as Drafter
+from tandem_edu.decode.drafters import PlainDrafter as PlainDrafter
+from tandem_edu.decode.drafters import Reading as Reading
+from tandem_edu.decode.drafters import TandemDrafter as TandemDrafter
+from tandem_edu.decode.request import Output as Output
+from tandem_edu.decode.sampling import Sampling as Sampling
+from tandem_edu.decode.speculative import speculate as speculate
+from tandem_edu.decode.trace import Trace as Trace
+from tandem_edu.decode.verify import verify as verify

@@ -1,0 +1,89 @@
+"""From logits to the distribution a token is drawn from, and the draw.
+
+Primary and drafter go through the same `Sampling`: speculative decoding is exact with respect to the
+distributions *after* temperature, top-k and top-p. Greedy decoding is the one-hot distribution on the
+best token, so one rule serves both.
+
+Axis names: `vocab` token ids; any leading axes.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from tandem_edu.errors import require
+
+DRAFT, ACCEPT, EMIT = range(3)
+"""Roles of a random number: drawing a draft, accepting it, drawing what the primary emits."""
+
+
+class Sampling(eqx.Module):
+    """How a token is drawn.
+
+    **Arguments:**
+
+    - `temperature`: logits are divided by it; 0 is greedy, always the token of the highest logit.
+    - `top_k`: only the k likeliest tokens (of equals, the lower id).
+    - `top_p`: only the smallest set of likeliest tokens whose probability reaches p, after top-k.
+
+    Raises `BadInput` for a negative temperature, `top_k` below 1 or `top_p` outside (0, 1].
+
+    >>> logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
+    >>> [round(float(p), 3) for p in Sampling(temperature=1.0, top_k=2).probabilities(logits)]
+    [0.625, 0.375, 0.0]
+    >>> Sampling().probabilities(logits).tolist()
+    [1.0, 0.0, 0.0]
+    """
+
+    temperature: Float[Array, ""]
+    top_k: Int[Array, ""] | None
+    top_p: Float[Array, ""] | None
+    greedy: bool = eqx.field(static=True)
+
+    def __init__(self, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None):
+        mend = "0 is greedy, 1 is the model itself"
+        require(temperature >= 0, "temperature of at least 0", temperature, mend)
+        require(top_k is None or top_k >= 1, "top_k of at least 1", top_k, "leave it out to keep all tokens")
+        require(top_p is None or 0 < top_p <= 1, "top_p in (0, 1]", top_p, "leave it out to keep all tokens")
+        self.greedy = temperature == 0
+        self.temperature = jnp.float32(temperature)
+        self.top_k = None if top_k is None or self.greedy else jnp.int32(top_k)
+        self.top_p = None if top_p is None or self.greedy else jnp.float32(top_p)
+
+    def probabilities(self, logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch vocab"]:
+        """The distribution that tokens are drawn from."""
+        if self.greedy:
+            return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+        logits = logits / self.temperature
+        if self.top_k is None and self.top_p is None:
+            return jax.nn.softmax(logits, axis=-1)
+        return jax.nn.softmax(jnp.where(self._kept(logits), logits, -jnp.inf), axis=-1)
+
+    def _kept(self, logits: Float[Array, "*batch vocab"]):
+        order = jnp.argsort(-logits, axis=-1, stable=True)
+        rank = jnp.argsort(order, axis=-1)
+        kept = jnp.full(logits.shape, True) if self.top_k is None else rank < self.top_k
+        if self.top_p is not None:
+            p = jax.nn.softmax(jnp.where(kept, logits, -jnp.inf), axis=-1)
+            descending = jnp.take_along_axis(p, order, axis=-1)
+            likelier = jnp.cumsum(descending, axis=-1) - descending
+            kept = kept & (jnp.take_along_axis(likelier, rank, axis=-1) < self.top_p)
+        return kept
+
+    def draw(self, p: Float[Array, " vocab"], key: PRNGKeyArray) -> Int[Array, ""]:
+        """One token id from `p`. Greedy distributions need no randomness."""
+        if self.greedy:
+            return jnp.argmax(p).astype(jnp.int32)
+        return jax.random.categorical(key, jnp.log(p)).astype(jnp.int32)
+
+
+def role_key(key: PRNGKeyArray, start: Int[Array, ""], position: Int[Array, ""], role: int) -> PRNGKeyArray:
+    """The key for one role at one absolute position, in the cycle that starts at `start`.
+
+    Positions are drafted again after a rejection; the cycle's start keeps that draw independent of
+    the rejected one.
+    """
+    for part in (start, position, role):
+        key = jax.random.fold_in(key, part)
+    return key

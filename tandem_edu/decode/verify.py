@@ -1,0 +1,69 @@
+"""Verification: which drafts to keep so that the output has exactly the primary's distribution.
+
+The rule of Leviathan et al. (arXiv:2211.17192) and Chen et al. (arXiv:2302.01318): a draft x ~ q is
+accepted with probability min(1, p(x) / q(x)); at the first rejection a token is drawn from the residual
+
+    r(v) = max(0, p(v) - q(v)) / Σ_w max(0, p(w) - q(w)),
+
+and if all drafts are accepted, from p at the next position (the *bonus* token). A token then has
+probability min(p, q) + (1 - Σ min(p, q)) · r = p. Under greedy decoding p and q are one-hot and the
+same rule is "accept while the argmax agrees".
+
+Axis names: `block` = γ_max drafts, `width` = γ_max + 1 verified positions, `vocab`.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from tandem_edu.decode.sampling import ACCEPT, EMIT, Sampling, role_key
+
+
+class Verdict(eqx.Module):
+    """What verification says of one block."""
+
+    accepted: Int[Array, ""]
+    """Number of drafts kept."""
+    token: Int[Array, ""]
+    """The token that follows them, drawn by the primary."""
+    overlap: Float[Array, " block"]
+    """β = Σ_v min(p, q) at each draft's position: the probability that a draft there is accepted."""
+
+
+def verify(
+    drafts: Int[Array, " block"],
+    drafted: Int[Array, ""],
+    q: Float[Array, "block vocab"],
+    p: Float[Array, "width vocab"],
+    sampling: Sampling,
+    key: PRNGKeyArray,
+    start: Int[Array, ""],
+) -> Verdict:
+    """Token-by-token rejection of the first `drafted` drafts at positions `start`, `start + 1`, ...
+
+    `q[i]` is the distribution draft i was drawn from, `p[i]` the primary's at the same position.
+    """
+    block = drafts.shape[0]
+    index = jnp.arange(block)
+    keys = jax.vmap(lambda i: role_key(key, start, start + i, ACCEPT))(index)
+    u = jax.vmap(jax.random.uniform)(keys)
+    kept = (u * q[index, drafts] < p[index, drafts]) & (index < drafted)
+    accepted = jnp.sum(jnp.cumprod(kept.astype(jnp.int32)))
+    emit_key = role_key(key, start, start + accepted, EMIT)
+    token = sampling.draw(next_distribution(p, q, accepted, drafted), emit_key)
+    return Verdict(accepted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))
+
+
+def next_distribution(
+    p: Float[Array, "width vocab"],
+    q: Float[Array, "block vocab"],
+    accepted: Int[Array, ""],
+    drafted: Int[Array, ""],
+) -> Float[Array, " vocab"]:
+    """The residual at the first rejected position, or p itself after the last accepted draft."""
+    rejected = accepted < drafted
+    row = p[accepted]
+    against = jnp.where(rejected, q[jnp.minimum(accepted, q.shape[0] - 1)], 0.0)
+    residual = jnp.maximum(row - against, 0.0)
+    return residual / jnp.sum(residual)

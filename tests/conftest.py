@@ -1,0 +1,60 @@
+"""What every test runs under: shapes checked at run time, no silent broadcasting, no silent casts.
+
+The import hook must be in place before `tandem_edu` is first imported, so it is the first thing here.
+"""
+
+from itertools import count
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+# Where arrays live. The other rooms meet what people type, and answer it with errors of their own.
+install_import_hook(
+    [f"tandem_edu.{room}" for room in ("model", "decode", "train", "measure")], "beartype.beartype"
+)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+from tandem_edu.model import Tandem, Transformer, TransformerConfig  # noqa: E402
+
+
+@pytest.fixture
+def getkey():
+    """A function that gives a fresh PRNG key at each call, the same ones in every run."""
+    numbers = count(1)
+    return lambda: jax.random.fold_in(jax.random.key(0), next(numbers))
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> TransformerConfig:
+    """A primary's sizes: every width another number, so that a mix-up cannot go unseen."""
+    return TransformerConfig(
+        vocab_size=13, d_model=16, n_layers=3, n_heads=4, n_kv_heads=2, d_ff=24, max_len=64
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_secondary_config() -> TransformerConfig:
+    """A secondary's sizes, for the primary of `tiny_config`."""
+    return TransformerConfig(
+        vocab_size=13, d_model=12, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=20, max_len=64
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_primary(tiny_config) -> Transformer:
+    """A random primary."""
+    return Transformer(tiny_config, key=jax.random.key(10))
+
+
+@pytest.fixture(scope="session")
+def tiny_secondary(tiny_secondary_config) -> Transformer:
+    """A random secondary."""
+    return Transformer(tiny_secondary_config, key=jax.random.key(11))
+
+
+@pytest.fixture(scope="session")
+def tiny_tandem(tiny_secondary, tiny_config) -> Tandem:
+    """The two, tied in the paper's form."""
+    return Tandem(tiny_secondary, tiny_config, key=jax.random.key(12))

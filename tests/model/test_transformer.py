@@ -1,0 +1,214 @@
+"""The transformer against its oracle, its cache against no cache, and who can see whom."""
+
+import dataclasses
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+
+from tandem_edu.errors import BadInput
+from tandem_edu.model import Cache, Transformer, TransformerConfig, Vocabulary
+from tandem_edu.model.layers import attend, attend_causal
+from tandem_edu.model.masks import causal_mask
+
+BASE = TransformerConfig(vocab_size=13, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24, max_len=64)
+VARIANTS = {
+    "grouped": {},
+    "one key head": {"n_kv_heads": 1},
+    "all key heads": {"n_kv_heads": 4},
+    "one head, one layer": {"n_heads": 1, "n_kv_heads": 1, "n_layers": 1},
+    "untied": {"tie_embeddings": False},
+    "other theta and eps": {"rope_theta": 500.0, "norm_eps": 0.1},
+    "shared vocabulary": {"shared_vocab": True},
+    "shared, narrower": {"shared_vocab": True, "d_embed": 10},
+    "shared, wider, untied": {"shared_vocab": True, "d_embed": 20, "tie_embeddings": False},
+}
+call = eqx.filter_jit(Transformer.__call__)
+extend = eqx.filter_jit(Transformer.extend)
+prefill = eqx.filter_jit(Transformer.prefill)
+
+
+def some_tokens(key, *shape):
+    return jax.random.randint(key, shape, 0, BASE.vocab_size)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return oracle.lively(Transformer(BASE, key=jax.random.key(1)), 2)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_equals_the_oracle(variant, getkey):
+    config = dataclasses.replace(BASE, **VARIANTS[variant])
+    vocabulary = Vocabulary(config, key=getkey()) if config.shared_vocab else None
+    model = oracle.lively(Transformer(config, key=getkey(), vocabulary=vocabulary), 3)
+    tokens = some_tokens(getkey(), 11)
+    logits, hidden = call(model, tokens, return_hidden=True)
+    slow_logits, slow_hidden = oracle.transformer(model, tokens)
+    np.testing.assert_allclose(logits, slow_logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(hidden, slow_hidden, rtol=1e-4, atol=1e-4)
+
+
+def test_hidden_is_the_residual_stream(model, getkey):
+    tokens = some_tokens(getkey(), 7)
+    logits, hidden = call(model, tokens, return_hidden=True)
+    assert hidden.shape == (BASE.n_layers + 1, 7, BASE.d_model)
+    assert logits.shape == (7, BASE.vocab_size)
+    assert logits.dtype == hidden.dtype == jnp.float32
+    np.testing.assert_array_equal(hidden[0], model.embed(tokens))
+    np.testing.assert_allclose(model.logits(hidden[-1]), logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(call(model, tokens), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_borrowed_vocabulary_is_the_lenders(model):
+    config = dataclasses.replace(BASE, d_model=8, shared_vocab=True, d_embed=BASE.d_model)
+    secondary = Transformer(config, key=jax.random.key(3), vocabulary=model.vocabulary)
+    assert secondary.vocabulary.embedding is model.vocabulary.embedding
+    assert secondary(jnp.array([1, 2])).shape == (2, BASE.vocab_size)
+
+
+def test_prefill_does_not_see_the_padding(model, getkey):
+    tokens = some_tokens(getkey(), 12)
+    logits, hidden = call(model, tokens, return_hidden=True)
+    for length in (0, 1, 6):
+        padded = jnp.concatenate([tokens[:length], some_tokens(getkey(), 9 - length)])
+        seen, cache = prefill(model, padded, jnp.int32(length), 24)
+        assert int(cache.length) == length
+        np.testing.assert_allclose(seen[:, :length], hidden[:, :length], rtol=1e-5, atol=1e-5)
+        rest = slice(length, length + 6)
+        more, states, cache = extend(model, tokens[rest], cache, return_hidden=True)
+        assert int(cache.length) == length + 6
+        np.testing.assert_allclose(more, logits[rest], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(states, hidden[:, rest], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("q_len", range(1, 9))
+def test_extending_equals_reading_at_once(model, getkey, q_len):
+    tokens = some_tokens(getkey(), 21)
+    _, cache = prefill(model, tokens[:8], 5, 32)
+    for start in (5, 5 + q_len):
+        logits, cache = extend(model, tokens[start : start + q_len], cache)
+        expected = call(model, tokens)[start : start + q_len]
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("accepted", range(6))
+def test_a_rollback_forgets(model, getkey, accepted):
+    """A block is read, only its first `accepted` tokens are right; then the right ones follow."""
+    tokens = some_tokens(getkey(), 14)
+    wrong = (tokens[4 + accepted : 9] + 1) % BASE.vocab_size
+    _, cache = prefill(model, tokens[:4], 4, 24)
+    _, cache = extend(model, jnp.concatenate([tokens[4 : 4 + accepted], wrong]), cache)
+    assert int(cache.length) == 9
+    cache = cache.with_length(4 + accepted)
+    logits, cache = extend(model, tokens[4 + accepted :], cache)
+    assert int(cache.length) == 14
+    np.testing.assert_allclose(logits, call(model, tokens)[4 + accepted :], rtol=1e-5, atol=1e-5)
+
+
+def test_a_cache_is_a_value(model, getkey):
+    tokens = some_tokens(getkey(), 6)
+    _, cache = prefill(model, tokens, 6, 12)
+    before = jax.tree.map(np.array, cache)
+    extend(model, tokens, cache)
+    cache.with_length(2)
+    assert eqx.tree_equal(jax.tree.map(np.array, cache), before)
+    assert isinstance(cache, Cache)
+    assert cache.capacity == 12
+
+
+def test_a_batch_is_a_vmap(model, getkey):
+    tokens = some_tokens(getkey(), 3, 9)
+    logits, hidden = call(model, tokens, return_hidden=True)
+    each_logits, each_hidden = jax.jit(jax.vmap(lambda row: model(row, return_hidden=True)))(tokens)
+    assert hidden.shape == (3, BASE.n_layers + 1, 9, BASE.d_model)
+    np.testing.assert_allclose(logits, each_logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(hidden, each_hidden, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [0, 1, 5, 9])
+def test_no_token_sees_a_later_one(model, getkey, changed):
+    tokens = some_tokens(getkey(), 10)
+    other = tokens.at[changed].set((tokens[changed] + 1) % BASE.vocab_size)
+    logits, others = call(model, tokens), call(model, other)
+    np.testing.assert_array_equal(logits[:changed], others[:changed])
+    assert np.all(np.any(np.asarray(logits[changed:] != others[changed:]), axis=-1))
+
+
+@pytest.mark.parametrize("seq", [1, 63, 64, 65, 130])
+def test_chunks_change_nothing(getkey, seq):
+    q = jax.random.normal(getkey(), (4, seq, 6))
+    k, v = jax.random.normal(getkey(), (2, 2, seq, 6))
+    mask = causal_mask(seq)
+    chunked = jax.jit(lambda q, k, v: attend_causal(q, [(k, v)], [mask]))
+    whole = jax.jit(lambda q, k, v: attend(q, k, v, mask))
+    np.testing.assert_allclose(chunked(q, k, v), whole(q, k, v), rtol=1e-5, atol=1e-5)
+
+    grads = [jax.jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1, 2))) for f in (chunked, whole)]
+    for ours, expected in zip(grads[0](q, k, v), grads[1](q, k, v), strict=True):
+        assert np.all(np.isfinite(ours))
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_reaches_every_weight(model, getkey):
+    tokens = some_tokens(getkey(), 8)
+    grads = eqx.filter_jit(eqx.filter_grad(lambda model: jnp.sum(jnp.sin(model(tokens)))))(model)
+    for leaf in jax.tree.leaves(eqx.filter(grads, eqx.is_array)):
+        assert np.all(np.isfinite(leaf))
+        assert np.any(np.asarray(leaf) != 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        *[
+            ({name: bad}, f"expected {name} to be a positive whole number, got {bad!r}: ")
+            for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_len")
+            for bad in (0, -1, True)
+        ],
+        (
+            {"d_model": 18},
+            "expected d_model divisible by n_heads, got d_model=18 and n_heads=4: take d_model=20",
+        ),
+        ({"d_model": 12}, "an even head_dim .*, got 12 / 4 = 3: halve n_heads or double d_model"),
+        (
+            {"n_kv_heads": 3},
+            "n_heads divisible by n_kv_heads, got n_heads=4 and n_kv_heads=3: take n_kv_heads=4",
+        ),
+        ({"d_embed": 8}, "d_embed only together with shared_vocab=True, got d_embed=8"),
+    ],
+)
+def test_a_config_that_cannot_be(fields, message):
+    with pytest.raises(BadInput, match=message):
+        dataclasses.replace(BASE, **fields)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({**BASE.to_dict(), "dropout": 0.1}, "fields among .*dropout.*another version"),
+        ([1, 2], r"fields among .*got \[1, 2\]"),
+        ({"vocab_size": 4}, "every size of a TransformerConfig, got .*d_model.*add what is missing"),
+    ],
+)
+def test_a_config_that_cannot_be_read(written, message):
+    # Without the run-time type check: it is the user's file that may hold anything.
+    read = getattr(TransformerConfig.from_dict, "__wrapped__", None)
+    with pytest.raises((BadInput, TypeError) if read is None else BadInput, match=message):
+        TransformerConfig.from_dict(written) if read is None else read(TransformerConfig, written)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_config_survives_json(variant):
+    config = dataclasses.replace(BASE, **VARIANTS[variant])
+    assert TransformerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_vocabulary_of_another_size(model):
+    config = dataclasses.replace(BASE, d_model=8)
+    with pytest.raises(BadInput, match=r"a vocabulary of 13 tokens x 8, got 13 x 16: .*d_embed=16"):
+        Transformer(config, key=jax.random.key(0), vocabulary=model.vocabulary)
