@@ -1,5 +1,21 @@
-"""Tandem Transformers (arXiv:2402.08644), to train, decode with and take apart."""
+"""Tandem Transformers (arXiv:2402.08644), to train, decode with and take apart.
 
+The names used most are here. Everything else is in its room: `te.model`, `te.data`, `te.decode`,
+`te.train`, `te.measure`, `te.zoo`; and, imported by name because they draw, `tandem_edu.show` and
+`tandem_edu.demo`.
+"""
+
+from tandem_edu import measure as measure
+from tandem_edu import train as train
+from tandem_edu.data import load_text as load_text
+from tandem_edu.decode import Drafter as Drafter
+from tandem_edu.decode import Sampling as Sampling
+from tandem_edu.decode import Trace as Trace
+from tandem_edu.decode import generate as generate
+from tandem_edu.decode import speculate as speculate
+from tandem_edu.errors import BadInput as BadInput
 from tandem_edu.model import Tandem as Tandem
 from tandem_edu.model import Transformer as Transformer
 from tandem_edu.model import TransformerConfig as TransformerConfig
+from tandem_edu.zoo import from_hf as from_hf
+from tandem_edu.zoo import to_hf as to_hf

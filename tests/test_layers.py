@@ -19,9 +19,10 @@ FLOOR = {
     **dict.fromkeys(["decode", "train"], 2),
     **dict.fromkeys(["measure", "zoo"], 3),
     **dict.fromkeys(["show", "classroom"], 4),
-    "cli": 5,
-    "__main__": 6,
-    "__init__": 6,
+    "demo": 5,
+    "cli": 6,
+    "__main__": 7,
+    "__init__": 7,
 }
 ONLY_IN_SHOW = {"matplotlib", "ipywidgets"}
 NEVER = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}

@@ -67,6 +67,12 @@ def make_request(
         f"{length} + {max_new_tokens} = {length + max_new_tokens}",
         f"pass max_new_tokens={max(config.max_len - length, 0)} at most or shorten the prompt",
     )
+    require(
+        stop_token is None or 0 <= stop_token < config.vocab_size,
+        f"a stop_token in 0..{config.vocab_size - 1}",
+        stop_token,
+        "leave it out to go on to the end",
+    )
     sampling = Sampling() if sampling is None else sampling
     require(sampling.greedy or key is not None, "a key for sampling", None, "pass key=jax.random.key(0)")
     size = bucket(length + max_new_tokens)
@@ -84,7 +90,10 @@ def make_request(
 def check_prompt(config: TransformerConfig, prompt) -> Int[Array, " prompt"]:
     """A prompt as int32[prompt]. Its values are checked unless they are being traced."""
     if not isinstance(prompt, jax.Array):
-        prompt = np.asarray(prompt)
+        try:
+            prompt = np.asarray(prompt)
+        except ValueError:
+            raise BadInput("a prompt int32[prompt]", "a ragged list", "pass one text's token ids") from None
     right = prompt.ndim == 1 and prompt.size > 0 and np.issubdtype(prompt.dtype, np.integer)
     got = f"shape {tuple(prompt.shape)} of {prompt.dtype}"
     require(right, "a prompt of one or more token ids, int32[prompt]", got, "encode the text first")

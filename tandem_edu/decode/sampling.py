@@ -46,7 +46,8 @@ class Sampling(eqx.Module):
         require(temperature >= 0, "temperature of at least 0", temperature, mend)
         require(top_k is None or top_k >= 1, "top_k of at least 1", top_k, "leave it out to keep all tokens")
         require(top_p is None or 0 < top_p <= 1, "top_p in (0, 1]", top_p, "leave it out to keep all tokens")
-        self.greedy = temperature == 0
+        # What float32 flushes to zero would divide by zero.
+        self.greedy = bool(temperature < jnp.finfo(jnp.float32).tiny)
         self.temperature = jnp.float32(temperature)
         self.top_k = None if top_k is None or self.greedy else jnp.int32(top_k)
         self.top_p = None if top_p is None or self.greedy else jnp.float32(top_p)
@@ -55,7 +56,8 @@ class Sampling(eqx.Module):
         """The distribution that tokens are drawn from."""
         if self.greedy:
             return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
-        logits = logits / self.temperature
+        # The best logit at 0, so that a low temperature sends the others to -inf and none to +inf.
+        logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / self.temperature
         if self.top_k is None and self.top_p is None:
             return jax.nn.softmax(logits, axis=-1)
         return jax.nn.softmax(jnp.where(self._kept(logits), logits, -jnp.inf), axis=-1)
@@ -68,7 +70,8 @@ class Sampling(eqx.Module):
             p = jax.nn.softmax(jnp.where(kept, logits, -jnp.inf), axis=-1)
             descending = jnp.take_along_axis(p, order, axis=-1)
             likelier = jnp.cumsum(descending, axis=-1) - descending
-            kept = kept & (jnp.take_along_axis(likelier, rank, axis=-1) < self.top_p)
+            # The sum may round to 1 before the last token; p = 1 still keeps them all.
+            kept = kept & ((jnp.take_along_axis(likelier, rank, axis=-1) < self.top_p) | (self.top_p >= 1))
         return kept
 
     def draw(self, p: Float[Array, " vocab"], key: PRNGKeyArray) -> Int[Array, ""]:

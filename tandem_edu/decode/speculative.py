@@ -114,6 +114,12 @@ def _draft(drafter: Drafter, state: _State, request: Request, limit, block: int,
         i = draft.drafted
         last = jnp.where(i == 0, state.text[state.n - 1], draft.ids[i - 1])
         logits, inner = drafter.step(last, draft.state)
+        require(
+            logits.shape == (vocab,),
+            f"a drafter over the primary's {vocab} tokens",
+            f"logits of shape {logits.shape}",
+            "train both with one tokenizer",
+        )
         q = request.sampling.probabilities(logits)
         token = request.sampling.draw(q, role_key(request.key, state.n, state.n + i, DRAFT))
         return _Draft(i + 1, draft.ids.at[i].set(token), draft.q.at[i].set(q), inner)

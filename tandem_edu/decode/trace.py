@@ -1,11 +1,14 @@
 """What happened in each decoding cycle, and the standard measures of it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
+
+from tandem_edu.errors import require
 
 
 class Trace(eqx.Module):
@@ -28,7 +31,7 @@ class Trace(eqx.Module):
 
     def rows(self) -> list[dict[str, Any]]:
         """The cycles as JSON-able dicts, a table a data frame reads directly."""
-        host = jax.tree.map(np.asarray, self)
+        cycles, host = _cycles(self), jax.tree.map(np.asarray, self)
         return [
             {
                 "cycle": i,
@@ -38,7 +41,7 @@ class Trace(eqx.Module):
                 "draft_ids": host.draft_ids[i, : host.drafted[i]].tolist(),
                 "overlap": host.overlap[i, : host.drafted[i]].tolist(),
             }
-            for i in range(int(host.cycles))
+            for i in range(cycles)
         ]
 
     def summary(self) -> dict[str, Any]:
@@ -50,20 +53,33 @@ class Trace(eqx.Module):
           predecessors were all accepted (a block cut short at the end of the text is counted as far
           as it went); `None` where no draft was reached.
         """
-        cycles = int(self.cycles)
-        drafted, accepted, emitted = (
-            np.asarray(column)[:cycles] for column in (self.drafted, self.accepted, self.emitted)
-        )
-        total = int(emitted.sum())
-        return {
-            "cycles": cycles,
-            "emitted": total,
-            "drafted": int(drafted.sum()),
-            "accepted": int(accepted.sum()),
-            "block_efficiency": total / cycles if cycles else float("nan"),
-            "mean_accepted": float(accepted.mean()) if cycles else float("nan"),
-            "acceptance_by_position": acceptance_by_position(drafted, accepted),
-        }
+        return summarise([self])
+
+
+def summarise(traces: Sequence[Trace]) -> dict[str, Any]:
+    """`Trace.summary` of several texts together: every cycle counts alike."""
+    columns = [(trace.drafted, trace.accepted, trace.emitted) for trace in traces]
+    cut = [[np.asarray(c)[: _cycles(t)] for c in cs] for t, cs in zip(traces, columns, strict=True)]
+    drafted, accepted, emitted = (np.concatenate(column) for column in zip(*cut, strict=True))
+    # A stop token among the drafts ends the text there: the drafts behind it were not rejected.
+    judged = np.where(emitted > accepted, drafted, accepted)
+    cycles = len(emitted)
+    return {
+        "cycles": cycles,
+        "emitted": int(emitted.sum()),
+        "drafted": int(drafted.sum()),
+        "accepted": int(accepted.sum()),
+        "block_efficiency": float(emitted.mean()) if cycles else float("nan"),
+        "mean_accepted": float(accepted.mean()) if cycles else float("nan"),
+        "acceptance_by_position": acceptance_by_position(judged, accepted),
+    }
+
+
+def _cycles(trace: Trace) -> int:
+    several = f"{trace.cycles.shape} of them"
+    mend = "take one with jax.tree.map(lambda x: x[i], trace)"
+    require(trace.cycles.ndim == 0, "the trace of one text", several, mend)
+    return int(trace.cycles)
 
 
 def acceptance_by_position(drafted: np.ndarray, accepted: np.ndarray) -> list[float | None]:

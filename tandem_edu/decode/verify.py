@@ -66,4 +66,6 @@ def next_distribution(
     row = p[accepted]
     against = jnp.where(rejected, q[jnp.minimum(accepted, q.shape[0] - 1)], 0.0)
     residual = jnp.maximum(row - against, 0.0)
-    return residual / jnp.sum(residual)
+    total = jnp.sum(residual)
+    # Where p and q differ by rounding alone, a rejection may leave no residual at all.
+    return jnp.where(total > 0, residual / jnp.where(total > 0, total, 1.0), row)

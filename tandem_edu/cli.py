@@ -1,0 +1,250 @@
+"""The command line: each subcommand a few lines around what the rooms below offer.
+
+A mistake of the person at the keyboard is answered with one line and exit status 2, never a traceback.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tandem_edu.errors import BadInput, require
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except BadInput as error:
+        print(f"tandem-edu: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tandem-edu: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from tandem_edu.demo import demo
+
+    demo(Path(options.out), quick=options.quick)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from tandem_edu import data
+    from tandem_edu.train import recipe, train
+    from tandem_edu.zoo import load_folder, save_folder
+
+    changes = {name: getattr(options, name) for name in _RECIPE if getattr(options, name) is not None}
+    settings = recipe(options.recipe, **changes)
+    primary = load_folder(options.primary) if options.primary else None
+    corpus = data.load_text(options.text)
+    train_text, valid_text = corpus.train_valid()
+    tokenizer = primary.tokenizer if primary else data.train_tokenizer(train_text, options.vocab_size)
+    tokens, valid = data.encode(tokenizer, train_text), data.encode(tokenizer, valid_text)
+    model = _new_model(options, settings, primary, tokenizer.get_vocab_size())
+    lender = primary.model if primary else None
+    result = train(model, settings, tokens, valid, primary=lender, folder=Path(options.out, "checkpoint"))
+    card = {
+        "recipe": settings.to_dict(),
+        "data": {"name": corpus.name, "sha256": corpus.digest},
+        "held_out": result.history[-1],
+    }
+    save_folder(options.out, result.model, tokenizer, card, primary=options.primary)
+    figures = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items() if isinstance(v, float))
+    print(f"{options.out}: {figures}")
+
+
+def _new_model(options: argparse.Namespace, settings, primary, vocab_size: int):
+    """What the recipe trains, before training."""
+    import jax
+
+    from tandem_edu.model import Tandem, Transformer, TransformerConfig
+    from tandem_edu.zoo import load_folder
+
+    model_key, tandem_key = jax.random.split(jax.random.key(settings.seed))
+    shared = primary is not None and not options.own_vocabulary
+    config = TransformerConfig(
+        vocab_size=vocab_size,
+        d_model=options.width,
+        n_layers=options.layers,
+        n_heads=options.heads,
+        n_kv_heads=options.kv_heads or options.heads,
+        d_ff=options.ff or 4 * options.width,
+        max_len=options.context,
+        shared_vocab=shared,
+        d_embed=primary.model.config.embed_dim if shared else None,
+    )
+    model = Transformer(config, key=model_key, vocabulary=primary.model.vocabulary if shared else None)
+    if options.start:
+        model = load_folder(options.start).model
+    if not settings.block_lens or isinstance(model, Tandem):
+        return model
+    require(primary is not None, "a primary for a tandem", "none", "pass --primary FOLDER")
+    return Tandem(model, primary.model.config, options.layer_map, options.own_history, key=tandem_key)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from tandem_edu import data
+    from tandem_edu.decode import generate
+    from tandem_edu.model import Transformer
+    from tandem_edu.zoo import load_folder
+
+    saved = load_folder(options.model, options.primary)
+    kind = type(saved.model).__name__
+    mend = "use tandem-edu speculate with it"
+    require(isinstance(saved.model, Transformer), "a Transformer", kind, mend)
+    prompt, settings = _prompt(options, saved.tokenizer), _decoding(options)
+    out = generate(saved.model, prompt, options.tokens, stop_token=data.END_ID, **settings)
+    print(_plain(saved.tokenizer, [*prompt, *out.tokens[: int(out.length)].tolist()]))
+
+
+def _speculate(options: argparse.Namespace) -> None:
+    from tandem_edu import data, show
+    from tandem_edu.decode import speculate
+    from tandem_edu.zoo import load_folder
+
+    saved = load_folder(options.drafter, options.primary)
+    primary = saved.primary
+    if primary is None:
+        raise BadInput("a drafter with its primary", f"{options.drafter} alone", "pass --primary FOLDER")
+    prompt, settings = _prompt(options, saved.tokenizer), _decoding(options)
+    out = speculate(
+        primary.model, saved.model, prompt, options.tokens, options.block_len,
+        stop_token=data.END_ID, **settings,
+    )  # fmt: skip
+    print(show.terminal_view(saved.tokenizer, prompt, out, colour=sys.stdout.isatty()))
+    rows = [{"measure": name, "value": _short(value)} for name, value in out.trace.summary().items()]
+    print(show.text_table(rows), file=sys.stderr)
+
+
+def _prompt(options: argparse.Namespace, tokenizer) -> list[int]:
+    ids = tokenizer.encode(options.prompt, add_special_tokens=False).ids
+    require(bool(ids), "a prompt of at least one character", "an empty one", "pass --prompt TEXT")
+    return ids
+
+
+def _decoding(options: argparse.Namespace) -> dict[str, Any]:
+    import jax
+
+    from tandem_edu.decode import Sampling
+
+    sampling = Sampling(options.temperature, options.top_k, options.top_p)
+    return {"sampling": sampling, "key": jax.random.key(options.seed)}
+
+
+def _plain(tokenizer, ids: list[int]) -> str:
+    from tandem_edu.show.tokens import printable
+
+    return printable(tokenizer.decode(ids))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(_short(entry) for entry in value)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+_RECIPE = ("steps", "batch_size", "seq_len", "learning_rate", "block_lens", "seed")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes in one line, as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"tandem-edu: {message}: see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="tandem-edu", description="Tandem Transformers, to train and to decode with.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_train(commands)
+    _add_generate(commands)
+    _add_speculate(commands)
+    return parser
+
+
+def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text, formatter_class=_Help)
+    command.set_defaults(run=run)
+    return command
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults, but not that a flag is False or an option None."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def _add_demo(commands) -> None:
+    demo = _command(
+        commands, "demo", _demo, "Train a small pair, decode with it, write a report (6 minutes)."
+    )
+    demo.add_argument("--quick", action="store_true", help="a smaller pair, in a minute and a half")
+    demo.add_argument("--out", default="demo", metavar="FOLDER", help="where report.html goes")
+
+
+def _add_train(commands) -> None:
+    from tandem_edu.train.recipes import RECIPES
+
+    command = _command(commands, "train", _train, "Train one model; killed, it goes on where it was.")
+    add = command.add_argument
+    add("recipe", choices=RECIPES, help="what to train, and how")
+    add("--text", default="pydocs", help="pydocs, pysource, shakespeare, or a text file or folder")
+    add("--out", required=True, metavar="FOLDER", help="where the model goes, its checkpoint too")
+    add("--primary", metavar="FOLDER", help="the trained primary, for all recipes but primary and secondary")
+    add("--start", metavar="FOLDER", help="begin with the weights of this model")
+    add("--own-vocabulary", action="store_true", help="do not borrow the primary's embedding and head")
+    add(
+        "--layer-map",
+        default="fused",
+        help="which states of the primary a tandem reads: last, uniform, fused",
+    )
+    add("--own-history", action="store_true", help="a tandem that also keeps its own past")
+    for name, default in (
+        ("layers", 4),
+        ("width", 192),
+        ("heads", 6),
+        ("context", 512),
+        ("vocab-size", 1024),
+    ):
+        add(f"--{name}", type=int, default=default, metavar="N", help="of the model")
+    add("--kv-heads", type=int, metavar="N", help="key/value heads, if fewer than heads")
+    add("--ff", type=int, metavar="N", help="inner width, if not four times the width")
+    add("--block-lens", type=int, nargs="+", metavar="N", help="γ, drawn from these for each step")
+    for name in ("steps", "batch-size", "seq-len", "seed"):
+        add(f"--{name}", type=int, metavar="N", help="if not the recipe's")
+    add("--learning-rate", type=float, metavar="X", help="if not the recipe's")
+
+
+def _add_generate(commands) -> None:
+    command = _command(commands, "generate", _generate, "Continue a text with one model alone.")
+    command.add_argument("model", metavar="FOLDER", help="a model that tandem-edu train has written")
+    _add_decoding(command)
+
+
+def _add_speculate(commands) -> None:
+    text = "Continue a text with a primary and a drafter: the primary's own text, faster."
+    command = _command(commands, "speculate", _speculate, text)
+    command.add_argument("drafter", metavar="FOLDER", help="a secondary or a tandem that train has written")
+    command.add_argument("--block-len", type=int, default=4, metavar="N", help="γ, tokens drafted at a time")
+    _add_decoding(command)
+
+
+def _add_decoding(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--prompt", required=True, help="the text to continue")
+    add("--tokens", type=int, default=64, metavar="N", help="how many new tokens at most")
+    add("--temperature", type=float, default=0.0, metavar="X", help="0 is greedy")
+    add("--top-k", type=int, metavar="N", help="only the N likeliest tokens")
+    add("--top-p", type=float, metavar="X", help="only the likeliest tokens that together have X")
+    add("--seed", type=int, default=0, metavar="N", help="of the sampling")
+    add("--primary", metavar="FOLDER", help="where the primary is, if not where it was")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""Floor 3: measures. Quality of a model, what acceptance is worth, drafters side by side, time."""
+
+from tandem_edu.measure.decoding import Comparison as Comparison
+from tandem_edu.measure.decoding import Run as Run
+from tandem_edu.measure.decoding import compare as compare
+from tandem_edu.measure.quality import Quality as Quality
+from tandem_edu.measure.quality import quality as quality
+from tandem_edu.measure.speedup import tokens_per_call as tokens_per_call
+from tandem_edu.measure.speedup import tokens_per_call_iid as tokens_per_call_iid
+from tandem_edu.measure.speedup import wall_clock_factor as wall_clock_factor
+from tandem_edu.measure.timing import interleaved as interleaved
+from tandem_edu.measure.timing import machine as machine
+from tandem_edu.measure.timing import spread as spread

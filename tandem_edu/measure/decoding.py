@@ -1,0 +1,130 @@
+"""Drafters side by side: the same prompts, the same primary, each drafter at each block length.
+
+The yardstick is the primary alone, decoding the same prompts in the same rounds. Times are of whole
+requests at batch 1, prompt included, compilation excluded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from tandem_edu.decode import Drafter, Output, Sampling, generate, speculate
+from tandem_edu.decode.trace import summarise
+from tandem_edu.errors import require
+from tandem_edu.measure.timing import interleaved, spread
+from tandem_edu.model import Tandem, Transformer
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One drafter at one block length over all prompts."""
+
+    drafter: str
+    block_len: int
+    outputs: tuple[Output, ...] = field(repr=False)
+    """One a prompt."""
+    seconds: np.ndarray
+    """float[repetitions]: of all prompts together."""
+    speedup: np.ndarray
+    """float[repetitions]: seconds of the primary alone in the same round, divided by `seconds`."""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """`Trace.summary` over all prompts."""
+        return summarise([out.trace for out in self.outputs])
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All runs, and the primary alone beside them."""
+
+    prompts: tuple[np.ndarray, ...]
+    primary_outputs: tuple[Output, ...] = field(repr=False)
+    primary_seconds: np.ndarray
+    runs: tuple[Run, ...]
+
+    @property
+    def drafters(self) -> list[str]:
+        """The drafters' names, in the order given."""
+        return list(dict.fromkeys(run.drafter for run in self.runs))
+
+    @property
+    def block_lens(self) -> list[int]:
+        """The block lengths compared."""
+        return sorted({run.block_len for run in self.runs})
+
+    @property
+    def identical(self) -> bool:
+        """Whether every run wrote what the primary alone wrote, token for token (greedy only)."""
+        return all(
+            np.array_equal(mine.tokens, theirs.tokens)
+            for run in self.runs
+            for mine, theirs in zip(run.outputs, self.primary_outputs, strict=True)
+        )
+
+    def of(self, drafter: str) -> list[Run]:
+        """One drafter's runs, by block length."""
+        return sorted((run for run in self.runs if run.drafter == drafter), key=lambda run: run.block_len)
+
+    def run(self, drafter: str, block_len: int) -> Run:
+        """One run."""
+        return next(run for run in self.of(drafter) if run.block_len == block_len)
+
+    def fastest(self, drafter: str) -> Run:
+        """The drafter's run of the highest median speedup."""
+        return max(self.of(drafter), key=lambda run: float(np.median(run.speedup)))
+
+    def table(self) -> list[dict[str, Any]]:
+        """One JSON-able row a run."""
+        return [_row(run) for run in self.runs]
+
+
+def compare(
+    primary: Transformer,
+    drafters: Mapping[str, Transformer | Tandem | Drafter],
+    prompts: Sequence[np.ndarray],
+    max_new_tokens: int,
+    block_lens: Sequence[int] = (1, 2, 3, 4, 6, 8),
+    sampling: Sampling | None = None,
+    key: jax.Array | None = None,
+    repetitions: int = 5,
+) -> Comparison:
+    """Decode every prompt with the primary alone and with every drafter at every block length, in turns.
+
+    Raises `BadInput` for no drafter, no prompt or no block length, and whatever `speculate` raises.
+    """
+    for name, given in (("drafter", drafters), ("prompt", prompts), ("block length", block_lens)):
+        require(len(given) > 0, f"at least one {name}", "none", "pass one")
+    settings = {"max_new_tokens": max_new_tokens, "sampling": sampling, "key": key}
+    latest: dict[Any, tuple[Output, ...]] = {}
+
+    def decode(name, one):
+        latest[name] = tuple(one(prompt=prompt, **settings) for prompt in prompts)
+        return latest[name]
+
+    contenders = {"primary": partial(decode, "primary", partial(generate, primary))}
+    for drafter in drafters:
+        for block_len in block_lens:
+            one = partial(speculate, primary, drafters[drafter], block_len=block_len)
+            contenders[(drafter, block_len)] = partial(decode, (drafter, block_len), one)
+    seconds, _ = interleaved(contenders, repetitions)
+    alone = seconds.pop("primary")
+    runs = [Run(*name, latest[name], taken, alone / taken) for name, taken in seconds.items()]
+    return Comparison(tuple(prompts), latest["primary"], alone, tuple(runs))
+
+
+def _row(run: Run) -> dict[str, Any]:
+    median, low, high = spread(run.speedup)
+    measures = ("block_efficiency", "mean_accepted", "acceptance_by_position")
+    return {
+        "drafter": run.drafter,
+        "block_len": run.block_len,
+        **{name: run.summary[name] for name in measures},
+        "speedup": median,
+        "speedup_quartiles": [low, high],
+        "tokens_per_second": run.summary["emitted"] / float(np.median(run.seconds)),
+    }

@@ -1,0 +1,196 @@
+"""Weights in files: safetensors, never pickle, and a file says by itself which model it holds.
+
+A file is a header (names, shapes and one JSON text of ours, the metadata) and the raw numbers. A
+name is the path to the array in the model, such as `blocks.0.mlp.w_gate`.
+
+`save_model`, `load_model`       a whole model: the file rebuilds it
+`save_weights`, `load_weights`   the arrays of anything, into something that has the same shape
+`write_arrays`, `read_arrays`    what they stand on, for files of another kind (checkpoints)
+
+A vocabulary borrowed from the primary (`config.shared_vocab`) is the primary's: it is never stored
+with the one that borrows it.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from tandem_edu.errors import BadInput, require
+from tandem_edu.files import written_whole
+from tandem_edu.model.config import TransformerConfig
+from tandem_edu.model.tandem import Tandem
+from tandem_edu.model.transformer import Transformer, Vocabulary
+
+Model = Transformer | Tandem
+FilePath = str | os.PathLike[str]
+_OURS = "tandem_edu"  # the key of our JSON in the header
+
+
+def save_model(model: Model, path: FilePath) -> None:
+    """Write `model` to `path`, whole or not at all. `BadInput` if it cannot be written.
+
+    >>> import tempfile
+    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
+    ...                         d_ff=16, max_len=16)
+    >>> model = Transformer(cfg, key=jax.random.key(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(model, f"{folder}/model.safetensors")
+    ...     loaded = load_model(f"{folder}/model.safetensors")
+    >>> bool(eqx.tree_equal(model, loaded))
+    True
+    """
+    write_arrays(named_arrays(eqx.filter(model, owned(model))), {"model": describe(model)}, path)
+
+
+def load_model(path: FilePath, vocabulary: Vocabulary | None = None) -> Model:
+    """The model that `save_model` wrote to `path`.
+
+    One with `config.shared_vocab` needs its primary's `vocabulary`; for the others it is ignored.
+    Raises `BadInput` if that is missing or of other sizes, if there is no such file, if it is cut
+    short, or if it is no model of ours.
+    """
+    arrays, metadata = read_arrays(path)
+    skeleton = _skeleton(metadata.get("model"), path, vocabulary)
+    return fill(skeleton, arrays, path)
+
+
+def save_weights(model: PyTree, path: FilePath, **extra_metadata: Any) -> None:
+    """Write the model's own arrays, and any JSON-able `extra_metadata`, to `path`."""
+    write_arrays(named_arrays(eqx.filter(model, owned(model))), extra_metadata, path)
+
+
+def load_weights(model_like: PyTree, path: FilePath) -> PyTree:
+    """`model_like` with the arrays of `path` in place of its own; a borrowed vocabulary stays.
+
+    `model_like` may be the skeleton that `eqx.filter_eval_shape` gives, which costs no memory.
+    Raises `BadInput` if names, shapes or number types are not those of `model_like`.
+    """
+    return fill(model_like, read_arrays(path)[0], path)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """All that defines a model but its weights, JSON-able."""
+    kind = {"kind": "transformer", "config": model.config.to_dict()}
+    if isinstance(model, Transformer):
+        return kind
+    return {
+        "kind": "tandem",
+        "config": model.config.to_dict(),
+        "primary_config": model.primary_config.to_dict(),
+        "layer_map": [list(projection.states) for projection in model.projections],
+        "own_history": model.own_history,
+    }
+
+
+def owned(model: PyTree) -> PyTree[bool]:
+    """`True` at each array that is the model's own; `False` in a vocabulary it borrows.
+
+    What is trained and what is stored, as a filter for `eqx.partition`.
+    """
+    marks = jax.tree.map(_is_array, model)
+    if isinstance(model, Tandem):
+        return eqx.tree_at(lambda tandem: tandem.secondary, marks, owned(model.secondary))
+    if isinstance(model, Transformer) and model.config.shared_vocab:
+        lent = jax.tree.map(lambda _: False, model.vocabulary)
+        return eqx.tree_at(lambda transformer: transformer.vocabulary, marks, lent)
+    return marks
+
+
+def named_arrays(tree: PyTree) -> dict[str, Array]:
+    """Every array of a tree by its path.
+
+    >>> list(named_arrays({"a": jnp.ones(2), "b": (None, jnp.ones(3))}))
+    ['a', 'b.1']
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def fill(like: PyTree, arrays: dict[str, np.ndarray], path: FilePath) -> PyTree:
+    """`like` with its own arrays replaced by those of the same names; `path` is for the errors."""
+    mine = eqx.filter(like, owned(like))
+    wanted = named_arrays(mine)
+    mend = "load it into the model it was saved from"
+    for names, problem in ((wanted.keys() - arrays, "lacks"), (arrays.keys() - wanted, "also has")):
+        got = f"a file that {problem} {', '.join(sorted(names)[:3])} ({len(names)} in all)"
+        require(not names, f"in {path} the weights of this model", got, mend)
+    for name, leaf in wanted.items():
+        got, want = (f"{x.dtype}{list(x.shape)}" for x in (arrays[name], leaf))
+        require(got == want, f"{name} in {path} as {want}", got, mend)
+    leaves = [jnp.asarray(arrays[name]) for name in wanted]
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(mine), leaves), like)
+
+
+def write_arrays(arrays: dict[str, Array], metadata: dict[str, Any], path: FilePath) -> None:
+    """Write arrays by name and a JSON-able dict to one safetensors file, whole or not at all.
+
+    Raises `BadInput` if the disk is full or may not be written; what was there stays.
+    """
+    # The format takes the memory as it lies, so it must lie in C order.
+    plain = {name: np.array(array, order="C") for name, array in arrays.items()}
+    with written_whole(path) as part:
+        part.write_bytes(save(plain, {_OURS: json.dumps(metadata)}))
+
+
+def read_arrays(path: FilePath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the dict that `write_arrays` wrote.
+
+    Raises `BadInput` if there is no such file, if it is cut short, or if another program wrote it.
+    """
+    expected = f"a file of weights at {Path(path)}"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {}).get(_OURS, "null"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise BadInput(expected, error.strerror or error, "check the path") from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        mend = "it is cut short or no safetensors file: write or fetch it again"
+        raise BadInput(expected, error, mend) from error
+    mend = "pass one that tandem_edu wrote; Hugging Face folders have a reader of their own"
+    require(isinstance(metadata, dict), expected, "safetensors of another program", mend)
+    return arrays, metadata
+
+
+def _skeleton(description: Any, path: FilePath, vocabulary: Vocabulary | None) -> Model:
+    """The model without its numbers, but for the borrowed vocabulary."""
+    kinds = {"transformer": {"config"}, "tandem": {"config", "primary_config", "layer_map", "own_history"}}
+    known = isinstance(description, dict) and description.get("kind") in kinds
+    known = known and description.keys() - {"kind"} == kinds[description["kind"]]
+    mend = "load_weights reads files of save_weights; else it was written by another version"
+    require(known, f"a model written by save_model at {path}", "another kind of file", mend)
+    config = TransformerConfig.from_dict(description["config"])
+    mend = "pass vocabulary=primary.vocabulary"
+    lent = vocabulary if config.shared_vocab else None
+    if config.shared_vocab:
+        require(lent is not None, f"the vocabulary that the model in {path} borrows", "none", mend)
+    skeleton = eqx.filter_eval_shape(_build, description, config, lent, jax.random.key(0))
+    if lent is None:
+        return skeleton
+    if isinstance(skeleton, Tandem):
+        return eqx.tree_at(lambda tandem: tandem.secondary.vocabulary, skeleton, lent)
+    return eqx.tree_at(lambda transformer: transformer.vocabulary, skeleton, lent)
+
+
+def _build(
+    description: dict[str, Any], config: TransformerConfig, vocabulary: Vocabulary | None, key
+) -> Model:
+    secondary = Transformer(config, key=key, vocabulary=vocabulary)
+    if description["kind"] == "transformer":
+        return secondary
+    primary_config = TransformerConfig.from_dict(description["primary_config"])
+    layer_map, own_history = description["layer_map"], description["own_history"]
+    return Tandem(secondary, primary_config, layer_map, own_history, key=key)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)

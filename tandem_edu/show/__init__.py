@@ -1,0 +1,18 @@
+"""Floor 4: what people look at. Pictures, tables, token views, reports; panels are in `show.panels`.
+
+Drawing never computes: everything here takes what `tandem_edu.measure` or a `Trace` holds.
+"""
+
+from tandem_edu.show.picture import Picture as Picture
+from tandem_edu.show.plots import acceptance_by_position as acceptance_by_position
+from tandem_edu.show.plots import loss_curves as loss_curves
+from tandem_edu.show.plots import speedups as speedups
+from tandem_edu.show.plots import tokens_per_call as tokens_per_call
+from tandem_edu.show.report import page as page
+from tandem_edu.show.report import paragraph as paragraph
+from tandem_edu.show.tables import decoding_rows as decoding_rows
+from tandem_edu.show.tables import html_table as html_table
+from tandem_edu.show.tables import text_table as text_table
+from tandem_edu.show.tokens import legend as legend
+from tandem_edu.show.tokens import terminal_view as terminal_view
+from tandem_edu.show.tokens import token_view as token_view

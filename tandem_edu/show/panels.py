@@ -1,0 +1,74 @@
+"""Panels: a control, and one piece of HTML that follows it. The only place that imports ipywidgets.
+
+Everything a panel shows is computed before it appears; a change of a control only draws. One
+`widgets.HTML` holds the picture, so nothing stacks up and nothing flickers, in JupyterLab as on Colab.
+"""
+
+from collections.abc import Callable, Mapping
+from html import escape
+
+import ipywidgets as widgets
+import numpy as np
+from tokenizers import Tokenizer
+
+from tandem_edu.errors import require
+from tandem_edu.measure import Comparison
+from tandem_edu.show.plots import acceptance_by_position, tokens_per_call
+from tandem_edu.show.tables import decoding_rows, html_table
+from tandem_edu.show.tokens import legend, token_view
+
+
+def panel(draw: Callable[..., str], controls: Mapping[str, widgets.ValueWidget]) -> widgets.VBox:
+    """Controls above, below them `draw(**values)`, drawn anew at every change."""
+    view = widgets.HTML(value=draw(**{name: control.value for name, control in controls.items()}))
+
+    def redraw(_) -> None:
+        view.value = draw(**{name: control.value for name, control in controls.items()})
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    return widgets.VBox([widgets.HBox(list(controls.values())), view])
+
+
+def gamma_panel(comparison: Comparison, tokenizer: Tokenizer) -> widgets.VBox:
+    """A slider for γ: what each drafter got accepted at that block length, token by token.
+
+    Raises `BadInput` for a comparison without drafters.
+    """
+    require(len(comparison.runs) > 0, "a comparison with drafters", "none", "pass them to compare")
+    titles = [f"{index + 1}: {len(prompt)} tokens" for index, prompt in enumerate(comparison.prompts)]
+    controls = {
+        "block_len": widgets.SelectionSlider(
+            options=comparison.block_lens,
+            value=comparison.block_lens[len(comparison.block_lens) // 2],
+            description="γ",
+            continuous_update=False,
+        ),
+        "prompt": widgets.Dropdown(
+            options=[(title, index) for index, title in enumerate(titles)], description="prompt"
+        ),
+    }
+    return panel(lambda block_len, prompt: gamma_view(comparison, tokenizer, block_len, prompt), controls)
+
+
+def gamma_view(comparison: Comparison, tokenizer: Tokenizer, block_len: int, prompt: int = 0) -> str:
+    """What `gamma_panel` shows at one γ, as HTML: readers without a kernel see this."""
+    views = [
+        f"<h4>{escape(_heading(run.drafter, run.outputs[prompt]))}</h4>"
+        + token_view(
+            tokenizer, comparison.prompts[prompt], run.outputs[prompt], f"Drafted by the {run.drafter}"
+        )
+        for run in comparison.runs
+        if run.block_len == block_len
+    ]
+    pictures = (
+        tokens_per_call(comparison, block_len).html() + acceptance_by_position(comparison, block_len).html()
+    )
+    table = html_table(decoding_rows(comparison, [block_len]), f"All prompts, γ = {block_len}")
+    return "".join([legend(), *views, pictures, table])
+
+
+def _heading(drafter: str, out) -> str:
+    summary = out.trace.summary()
+    tokens, calls = int(np.asarray(out.length)), summary["cycles"]
+    return f"{drafter}: {tokens} tokens in {calls} calls of the primary"

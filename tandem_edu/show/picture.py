@@ -1,0 +1,63 @@
+"""A picture is a figure and the sentence that says what it shows to those who cannot see it.
+
+Colours are Okabe and Ito's, which the colour-blind can tell apart; every series has a marker or a line
+style of its own as well.
+"""
+
+import base64
+import io
+from dataclasses import dataclass, field
+from html import escape
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#000000",
+)
+SERIES = [(GREEN, "o", "-"), (ORANGE, "s", "--"), (BLUE, "^", "-."), (PINK, "D", ":"), (RED, "v", "-")]
+"""Colour, marker and line of the first, second, ... thing compared."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Shows itself in a notebook, as an image with an alternative text."""
+
+    figure: Figure = field(repr=False)
+    alt: str
+
+    def png(self, dpi: int = 144) -> bytes:
+        """The image's bytes."""
+        buffer = io.BytesIO()
+        FigureCanvasAgg(self.figure).print_figure(buffer, format="png", dpi=dpi)
+        return buffer.getvalue()
+
+    def html(self) -> str:
+        """One `<img>` that needs no other file."""
+        data = base64.b64encode(self.png()).decode("ascii")
+        width = round(self.figure.get_figwidth() * 96)
+        style = f"width:{width}px;max-width:100%;height:auto"
+        return f'<img alt="{escape(self.alt)}" style="{style}" src="data:image/png;base64,{data}">'
+
+    _repr_html_ = html
+
+
+def canvas(title: str, x: str, y: str, width: float = 6.4, height: float = 3.8) -> tuple[Figure, Axes]:
+    """An empty figure with one set of axes: labels on it, and only the spines that are read."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes

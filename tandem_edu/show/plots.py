@@ -1,0 +1,120 @@
+"""The pictures: each takes what was measured and draws it. Nothing is computed here but a label."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tandem_edu.measure import Comparison, Run, spread
+from tandem_edu.show.picture import BLACK, SERIES, Picture, canvas
+
+
+def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
+    """Held-out loss against training steps, one line a model; `histories` as `TrainResult.history`."""
+    figure, axes = canvas("Held-out loss while training", "training step", "cross-entropy (nats per token)")
+    ends = []
+    for (name, history), (colour, marker, line) in zip(histories.items(), _series(histories), strict=True):
+        steps = [entry["step"] for entry in history]
+        losses = [entry["valid_loss"] for entry in history]
+        axes.plot(steps, losses, color=colour, marker=marker, linestyle=line, markersize=4, label=name)
+        ends.append(f"{name} ends at {losses[-1]:.2f} after {steps[-1]} steps")
+    axes.legend(frameon=False)
+    return Picture(figure, f"Line chart of the held-out loss: {'; '.join(ends)}.")
+
+
+def acceptance_by_position(comparison: Comparison, block_len: int) -> Picture:
+    """α_i, the share accepted of the drafts at position i that were reached, at one block length."""
+    title = f"Acceptance by position in the block (γ = {block_len})"
+    figure, axes = canvas(title, "position in the block", "accepted, of those reached")
+    drafters = comparison.drafters
+    width = 0.8 / len(drafters)
+    told = []
+    for index, (drafter, (colour, _, _)) in enumerate(zip(drafters, _series(drafters), strict=True)):
+        alphas = comparison.run(drafter, block_len).summary["acceptance_by_position"]
+        reached = [(i + 1, alpha) for i, alpha in enumerate(alphas) if alpha is not None]
+        x = [i + (index - (len(drafters) - 1) / 2) * width for i, _ in reached]
+        heights = [alpha for _, alpha in reached]
+        bars = axes.bar(x, heights, width, color=colour, label=drafter, hatch=HATCHES[index % len(HATCHES)])
+        axes.bar_label(bars, [f"{alpha:.0%}" for alpha in heights], fontsize=8, padding=1)
+        told.append(f"{drafter} {', '.join(f'{alpha:.0%}' for alpha in heights)}")
+    axes.set_ylim(0, 1.12)
+    axes.set_yticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
+    axes.set_xticks(range(1, block_len + 1))
+    axes.legend(frameon=False, loc="upper right", ncols=len(drafters))
+    return Picture(figure, f"Bar chart of acceptance at positions 1 to {block_len}: {'; '.join(told)}.")
+
+
+def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
+    """Block efficiency against γ; `mark` draws a line at one γ."""
+    figure, axes = canvas("Tokens per call of the primary", "block length γ", "tokens emitted per call")
+    ceiling = [block_len + 1 for block_len in comparison.block_lens]
+    axes.plot(
+        comparison.block_lens, ceiling, color="#777777", linewidth=1, linestyle=":", label="all accepted"
+    )
+    axes.axhline(1, color=BLACK, linewidth=1)
+    told, top = [], 1.0
+    for drafter, (colour, marker, line) in zip(
+        comparison.drafters, _series(comparison.drafters), strict=True
+    ):
+        runs = comparison.of(drafter)
+        heights = [run.summary["block_efficiency"] for run in runs]
+        axes.plot(
+            [r.block_len for r in runs], heights, color=colour, marker=marker, linestyle=line, label=drafter
+        )
+        told.append(f"{drafter} {', '.join(f'{height:.2f}' for height in heights)}")
+        top = max(top, *heights)
+    _mark(axes, mark)
+    axes.set_ylim(0.9, 1.15 * top + 0.1)
+    axes.set_xticks(comparison.block_lens)
+    axes.legend(frameon=False, loc="upper left")
+    gammas = ", ".join(map(str, comparison.block_lens))
+    return Picture(figure, f"Line chart of tokens per primary call at γ = {gammas}: {'; '.join(told)}.")
+
+
+def speedups(comparison: Comparison, mark: int | None = None) -> Picture:
+    """Wall-clock speedup over the primary alone against γ: median and quartiles of the repetitions."""
+    figure, axes = canvas("Speed against the primary alone", "block length γ", "times as fast (measured)")
+    axes.axhline(1, color=BLACK, linewidth=1)
+    axes.annotate(
+        "primary alone",
+        (1, 1),
+        (0, 3),
+        textcoords="offset points",
+        fontsize=8,
+        xycoords=("axes fraction", "data"),
+        ha="right",
+    )
+    told = []
+    for drafter, (colour, marker, line) in zip(
+        comparison.drafters, _series(comparison.drafters), strict=True
+    ):
+        runs = comparison.of(drafter)
+        _line_with_spread(axes, runs, colour, marker, line, drafter)
+        told.append(f"{drafter} {', '.join(f'{spread(run.speedup)[0]:.2f}' for run in runs)}")
+    _mark(axes, mark)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(comparison.block_lens)
+    axes.legend(frameon=False, loc="lower right")
+    gammas = ", ".join(map(str, comparison.block_lens))
+    return Picture(figure, f"Line chart of median wall-clock speedup at γ = {gammas}: {'; '.join(told)}.")
+
+
+HATCHES = ["", "///", "...", "xxx", "\\\\\\"]
+
+
+def _line_with_spread(axes, runs: Sequence[Run], colour: str, marker: str, line: str, label: str) -> None:
+    median, low, high = np.array([spread(run.speedup) for run in runs]).T
+    x = [run.block_len for run in runs]
+    axes.errorbar(
+        x, median, [median - low, high - median],
+        color=colour, marker=marker, linestyle=line, capsize=3, label=label,
+    )  # fmt: skip
+
+
+def _mark(axes, block_len: int | None) -> None:
+    if block_len is not None:
+        axes.axvline(block_len, color="#bbbbbb", linewidth=6, alpha=0.5, zorder=0)
+
+
+def _series(names) -> list[tuple[str, str, str]]:
+    return [SERIES[index % len(SERIES)] for index in range(len(names))]

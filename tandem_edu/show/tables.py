@@ -1,0 +1,73 @@
+"""Tables, once for a page and once for a terminal, from the same rows."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from tandem_edu.measure import Comparison, spread
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def decoding_rows(comparison: Comparison, block_lens: Sequence[int] | None = None) -> list[dict[str, str]]:
+    """What each drafter did at each block length, ready to be read."""
+    rows = [_alone(comparison)] if block_lens is None else []
+    for run in comparison.runs:
+        if block_lens is None or run.block_len in block_lens:
+            median, low, high = spread(run.speedup)
+            row = {
+                "drafter": run.drafter,
+                "γ": str(run.block_len),
+                "tokens per primary call": f"{run.summary['block_efficiency']:.2f}",
+                "drafts accepted per call": f"{run.summary['mean_accepted']:.2f}",
+                "first draft accepted": _share(run.summary["acceptance_by_position"][0]),
+                "speedup (quartiles)": f"{median:.2f} ({low:.2f} to {high:.2f})",
+            }
+            rows.append(row)
+    return rows
+
+
+def html_table(rows: Rows, caption: str) -> str:
+    """An HTML table, everything in it escaped; the first column heads each row."""
+    names = list(rows[0])
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "".join(
+        f'<tr><th scope="row">{escape(str(row[names[0]]))}</th>'
+        + "".join(f"<td>{escape(str(row[name]))}</td>" for name in names[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{body}</table>"
+
+
+def text_table(rows: Rows) -> str:
+    """The same in plain characters.
+
+    >>> print(text_table([{"drafter": "tandem", "γ": 4}]))
+    drafter  γ
+    -------  -
+    tandem   4
+    """
+    names = list(rows[0])
+    lines = [names, *([str(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
+    lines.insert(1, ["-" * width for width in widths])
+    padded = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    )
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def _alone(comparison: Comparison) -> dict[str, str]:
+    return {
+        "drafter": "none: primary alone",
+        "γ": "–",
+        "tokens per primary call": "1.00",
+        "drafts accepted per call": "–",
+        "first draft accepted": "–",
+        "speedup (quartiles)": "1.00",
+    }
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"

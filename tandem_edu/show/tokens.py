@@ -1,0 +1,98 @@
+"""Text whose every token shows where it came from: the drafter, the primary, or the bin.
+
+Everything a model or a person wrote is escaped here before it becomes part of a page.
+"""
+
+from collections.abc import Iterator
+from html import escape
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from tandem_edu.data import token_strings
+from tandem_edu.decode import Output
+
+KINDS = {
+    "prompt": "prompt",
+    "accepted": "drafted, and accepted by the primary",
+    "primary": "written by the primary itself",
+    "rejected": "drafted, but rejected",
+}
+_STYLES = {
+    "prompt": "color:#595959",
+    "accepted": "background:#bfe8d9;color:#000;border-bottom:3px solid #009E73",
+    "primary": "background:#fff;color:#000;outline:1px solid #0072B2;outline-offset:-1px",
+    "rejected": "background:#f6d3c0;color:#7a2e00;text-decoration:line-through",
+}
+_ANSI = {"prompt": "2", "accepted": "32;4", "primary": "34", "rejected": "31;9"}
+
+
+def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
+    """Each token with its kind (see `KINDS`), in reading order.
+
+    Of the rejected drafts only the first of a block is told, just before the primary's own token in
+    its place: those after it were drafted on a wrong path.
+    """
+    for token in np.asarray(prompt):
+        yield "prompt", int(token)
+    text, at = np.asarray(out.tokens), 0
+    for row in out.trace.rows() if out.trace is not None else []:
+        accepted, emitted = row["accepted"], row["emitted"]
+        for token in text[at : at + accepted]:
+            yield "accepted", int(token)
+        if accepted < row["drafted"] and emitted > accepted:
+            yield "rejected", row["draft_ids"][accepted]
+        for token in text[at + accepted : at + emitted]:
+            yield "primary", int(token)
+        at += emitted
+    for token in text[at : int(out.length)]:
+        yield "primary", int(token)
+
+
+def token_view(tokenizer: Tokenizer, prompt, out: Output, label: str = "Decoded text") -> str:
+    """The text as HTML, each token in its kind's style, with its kind and id on hover.
+
+    A space is shown as itself, a line's end as ⏎.
+    """
+    kinds, ids = zip(*marked_tokens(prompt, out), strict=True)
+    spans = (
+        f'<span style="{_STYLES[kind]}" title="{KINDS[kind]} (id {token})">{_visible(string)}</span>'
+        for kind, token, string in zip(kinds, ids, token_strings(tokenizer, list(ids)), strict=True)
+    )
+    box = (
+        "font-family:ui-monospace,monospace;font-size:14px;line-height:1.9;white-space:pre-wrap;"
+        "overflow-wrap:anywhere;background:#fff;border:1px solid #ccc;border-radius:6px;padding:8px 12px"
+    )
+    return f'<div role="group" aria-label="{escape(label)}" style="{box}">{"".join(spans)}</div>'
+
+
+def legend() -> str:
+    """What the styles of `token_view` mean, as HTML."""
+    entries = (
+        f'<span style="{_STYLES[kind]};padding:0 4px">{kind}</span> {meaning}'
+        for kind, meaning in KINDS.items()
+        if kind != "prompt"
+    )
+    box = "font-size:13px;background:#fff;color:#000;padding:4px 12px"
+    return f'<div style="{box}">{" &nbsp; ".join(entries)}</div>'
+
+
+def terminal_view(tokenizer: Tokenizer, prompt, out: Output, colour: bool = True) -> str:
+    """The same for a terminal: underlined green, blue, struck-out red; without colour the plain text."""
+    pairs = list(marked_tokens(prompt, out))
+    if not colour:
+        return printable(tokenizer.decode([token for kind, token in pairs if kind != "rejected"]))
+    strings = token_strings(tokenizer, [token for _, token in pairs])
+    return "".join(
+        f"\x1b[{_ANSI[kind]}m{printable(string)}\x1b[0m"
+        for (kind, _), string in zip(pairs, strings, strict=True)
+    )
+
+
+def _visible(string: str) -> str:
+    return escape(string).replace("\r", "␍").replace("\n", "⏎\n")
+
+
+def printable(string: str) -> str:
+    """No control character of a model's text may reach the terminal, but a line's end and a tab."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "�" for sign in string)

@@ -1,0 +1,100 @@
+"""Checkpoints: one file that holds all a run needs to go on, and that says which run it belongs to.
+
+The file is safetensors: the trained arrays, AdamW's moments and the step count, beside the history
+and the run's *fingerprint* as JSON. It is renamed into place when it is complete, so whenever a run is
+killed, what lies there is the last whole checkpoint. Batches and block draws are pure functions of
+(seed, step), so this is all there is to remember.
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import PyTree
+
+from tandem_edu.errors import BadInput, require
+from tandem_edu.model import Transformer
+from tandem_edu.model.weights import Model, describe, fill, named_arrays, read_arrays, write_arrays
+from tandem_edu.train.recipes import Recipe
+from tandem_edu.train.step import State
+
+History = list[dict[str, Any]]
+NAME = "checkpoint.safetensors"
+_CHUNK = 2**22  # tokens hashed at a time, so that a memory-mapped text is never read whole
+
+
+def fingerprint(
+    model: Model,
+    recipe: Recipe,
+    tokens: np.ndarray,
+    valid_tokens: np.ndarray,
+    primary: Transformer | None,
+) -> dict[str, Any]:
+    """What determines a run, JSON-able: two runs with equal fingerprints are the same run."""
+    return {
+        "recipe": recipe.to_dict(),
+        "model": describe(model),
+        "the model's starting weights": _digest(model),
+        "the primary": None if primary is None else [describe(primary), _digest(primary)],
+        "the training text": _digest(tokens),
+        "the held-out text": _digest(valid_tokens),
+    }
+
+
+def save_checkpoint(folder: Path, state: State, history: History, run: dict[str, Any]) -> None:
+    """Write the checkpoint over the one before. Raises `BadInput` if it cannot be written."""
+    write_arrays(named_arrays(state), {"run": run, "history": history}, folder / NAME)
+
+
+def load_checkpoint(folder: Path, state: State, run: dict[str, Any]) -> tuple[State, History]:
+    """The state and history kept in `folder`; `state` and no history if there is no checkpoint.
+
+    Raises `BadInput` if the checkpoint is of another run, saying what differs, or if it is damaged.
+    It is never removed or written over in these cases.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return state, []
+    # What a killed run had half-written; it was never a checkpoint.
+    for part in folder.glob(f".{NAME}.*.part"):
+        with suppress(OSError):
+            part.unlink()
+    mend = f"choose another folder, or delete {path} to start anew"
+    try:
+        arrays, metadata = read_arrays(path)
+    except BadInput as error:
+        raise BadInput(f"a whole checkpoint at {path}", f"a damaged one ({error})", mend) from error
+    require(metadata.keys() == {"run", "history"}, f"a checkpoint at {path}", "another kind of file", mend)
+    differing = _differences(metadata["run"], json.loads(json.dumps(run)))
+    got = f"one that differs in {'; '.join(differing)}"
+    require(not differing, f"the checkpoint in {path} to be of this run", got, f"use its values, {mend}")
+    return fill(state, arrays, path), metadata["history"]
+
+
+def _differences(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In words what differs: field by field for the recipe, by its name for everything else."""
+    found = []
+    for name in now:
+        before, after = kept.get(name), now[name]
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            fields = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+            found += [f"{name}: {key} ({before.get(key)!r} there, {after.get(key)!r} here)" for key in fields]
+        else:
+            found.append(name)
+    return found
+
+
+def _digest(tree: PyTree) -> str:
+    """SHA-256 of every array of a tree, or of one row of tokens."""
+    digest = hashlib.sha256()
+    for name, leaf in named_arrays(tree).items():
+        digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        row = np.asarray(leaf).reshape(-1)
+        for start in range(0, row.size, _CHUNK):
+            digest.update(np.ascontiguousarray(row[start : start + _CHUNK]).data)
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""How well a model predicts held-out text, teacher-forced: the figures of a training curve.
+
+Axis names: `batch` windows of `window` = seq + 1 tokens.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from tandem_edu.model import Transformer
+from tandem_edu.model.weights import Model
+from tandem_edu.train.losses import token_losses
+from tandem_edu.train.step import predict
+
+
+def evaluate(
+    model: Model,
+    windows: Int[np.ndarray, "n window"],
+    primary: Transformer | None = None,
+    block_len: int = 2,
+    batch_size: int = 8,
+) -> dict[str, float]:
+    """Means over all positions of `windows`, every target counted once.
+
+    - `valid_loss`: cross-entropy, nats per token, whatever the objective in training;
+    - `valid_accuracy`: share of positions where argmax q is the text's token;
+    - `valid_agreement`: share where argmax q is the primary's argmax (only with a primary).
+
+    A tandem reads in blocks of `block_len` from position 0 on.
+    """
+    n = len(windows)
+    # Repeated windows fill the last batch, so that all batches share one compiled program.
+    padded = np.resize(windows, (-(-n // batch_size) * batch_size, windows.shape[1]))
+    sizes = jnp.int32(block_len)
+    scores = [
+        _window_means(model, primary, jnp.asarray(padded[start : start + batch_size]), sizes)
+        for start in range(0, len(padded), batch_size)
+    ]
+    means = np.concatenate([np.asarray(score) for score in scores], axis=1)[:, :n].mean(1, dtype=np.float64)
+    names = ("valid_loss", "valid_accuracy", "valid_agreement")
+    return {name: float(mean) for name, mean in zip(names, means, strict=False)}
+
+
+@eqx.filter_jit
+def _window_means(
+    model: Model,
+    primary: Transformer | None,
+    batch: Int[Array, "batch window"],
+    block_len: Int[Array, ""],
+) -> Float[Array, "scores batch"]:
+    """Each window's mean loss, accuracy and (with a primary) agreement."""
+    tokens, targets = batch[:, :-1], batch[:, 1:]
+    teacher, hidden = (None, None) if primary is None else primary(tokens, return_hidden=True)
+    logits = predict(model, tokens, hidden, (block_len, jnp.zeros_like(block_len)))
+    guesses = jnp.argmax(logits, axis=-1)
+    scores = [token_losses(logits, targets), (guesses == targets).astype(jnp.float32)]
+    if teacher is not None:
+        scores.append((guesses == jnp.argmax(teacher, axis=-1)).astype(jnp.float32))
+    return jnp.mean(jnp.stack(scores), axis=-1)

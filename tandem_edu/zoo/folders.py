@@ -1,0 +1,83 @@
+"""A trained model in a folder of its own: weights, tokenizer, and a card that says where it comes from.
+
+folder/model.safetensors   the weights and the config
+folder/tokenizer.json      what turns text into its token ids
+folder/card.json           recipe, data, figures, versions; and where its primary lies, if it has one
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tandem_edu.data import load_tokenizer, save_tokenizer
+from tandem_edu.errors import BadInput, require
+from tandem_edu.files import written_whole
+from tandem_edu.model import Tandem, Transformer
+from tandem_edu.model.weights import load_model, save_model
+
+MODEL, TOKENIZER, CARD = "model.safetensors", "tokenizer.json", "card.json"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a folder holds, and its primary (loaded too) where the card names one."""
+
+    model: Transformer | Tandem
+    tokenizer: Tokenizer
+    card: dict[str, Any]
+    primary: "Saved | None" = None
+
+
+def save_folder(
+    folder: str | os.PathLike[str],
+    model: Transformer | Tandem,
+    tokenizer: Tokenizer,
+    card: dict[str, Any],
+    primary: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write the folder; the card last, so that a folder with a card is complete.
+
+    `primary` is the folder of the primary, remembered relative to this one. Raises `BadInput` if the
+    disk is full or may not be written.
+    """
+    folder = Path(folder)
+    save_model(model, folder / MODEL)
+    save_tokenizer(tokenizer, folder / TOKENIZER)
+    where = None if primary is None else os.path.relpath(Path(primary).resolve(), folder.resolve())
+    text = json.dumps({**card, "primary": where}, indent=2, ensure_ascii=False)
+    with written_whole(folder / CARD) as part:
+        part.write_text(text + "\n", "utf-8")
+
+
+def load_folder(folder: str | os.PathLike[str], primary: str | os.PathLike[str] | None = None) -> Saved:
+    """Read a folder that `save_folder` wrote, its primary too; `primary` says where that is now.
+
+    Raises `BadInput` for a folder that is not there, incomplete or damaged.
+    """
+    folder = Path(folder)
+    card = _read_card(folder)
+    if primary is None and card.get("primary"):
+        primary = folder / card["primary"]
+    owner = None if primary is None else load_folder(primary)
+    vocabulary = owner.model.vocabulary if owner and isinstance(owner.model, Transformer) else None
+    model = load_model(folder / MODEL, vocabulary=vocabulary)
+    return Saved(model, load_tokenizer(folder / TOKENIZER), card, owner)
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    expected = f"a model saved in the folder {folder}"
+    require(folder.is_dir(), expected, "no such folder", "train one: tandem-edu train primary --out FOLDER")
+    path = folder / CARD
+    require(path.is_file(), expected, f"no {CARD} in it", "its training has not ended: run that again")
+    try:
+        card = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise BadInput(
+            f"JSON in {path}", error, "the file is damaged: train or copy the model again"
+        ) from error
+    require(isinstance(card, dict), f"a JSON object in {path}", type(card).__name__, "copy the model again")
+    return card

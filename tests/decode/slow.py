@@ -1,0 +1,68 @@
+"""The slow and obvious decoder: no cache, no loop on the device, NumPy in float64, one token at a time."""
+
+import itertools
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from tandem_edu.model import Transformer
+
+
+@eqx.filter_jit
+def _forward(model: Transformer, tokens):
+    return model(tokens)
+
+
+def next_logits(model: Transformer, text) -> np.ndarray:
+    """The logits after `text`: one full forward pass. Attention is causal, so padding changes nothing."""
+    padded = np.zeros(model.config.max_len, np.int32)
+    padded[: len(text)] = text
+    return np.asarray(_forward(model, jnp.asarray(padded)), np.float64)[len(text) - 1]
+
+
+def greedy_text(model: Transformer, prompt, new: int) -> list[int]:
+    """The `new` tokens that greedy decoding appends."""
+    text = [int(token) for token in prompt]
+    for _ in range(new):
+        text.append(int(np.argmax(next_logits(model, text))))
+    return text[len(prompt) :]
+
+
+def warped(logits, temperature: float, top_k: int | None = None, top_p: float | None = None) -> np.ndarray:
+    """The distribution a token is drawn from, by the definitions and with loops."""
+    scores = [float(score) / temperature for score in logits]
+    best_first = sorted(range(len(scores)), key=lambda token: (-scores[token], token))
+    kept = best_first if top_k is None else best_first[:top_k]
+    if top_p is not None and top_p < 1:
+        p, reached, enough = softmax(scores, kept), 0.0, []
+        for token in kept:
+            enough.append(token)
+            reached += p[token]
+            if reached >= top_p:
+                break
+        kept = enough
+    return softmax(scores, kept)
+
+
+def softmax(scores: list[float], kept: list[int]) -> np.ndarray:
+    """Softmax over the tokens `kept`, 0 elsewhere."""
+    highest = max(scores[token] for token in kept)
+    p = np.zeros(len(scores))
+    for token in kept:
+        p[token] = np.exp(scores[token] - highest)
+    return p / p.sum()
+
+
+def joint(model: Transformer, prompt, new: int, **how) -> np.ndarray:
+    """P(text) of every text of `new` tokens, as an array with one axis a token. `how` goes to `warped`."""
+    vocab = model.config.vocab_size
+    table = np.zeros((vocab,) * new)
+    after = {
+        prefix: warped(next_logits(model, [*prompt, *prefix]), **how)
+        for length in range(new)
+        for prefix in itertools.product(range(vocab), repeat=length)
+    }
+    for text in itertools.product(range(vocab), repeat=new):
+        table[text] = np.prod([after[text[:i]][token] for i, token in enumerate(text)])
+    return table

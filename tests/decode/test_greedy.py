@@ -1,0 +1,123 @@
+"""Greedy speculative decoding writes what the primary alone would write, token for token."""
+
+import importlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow
+from lively_models import DRAFTERS, retraced, writer, writer_drafters
+
+from tandem_edu.decode import generate, speculate
+
+# A package's attribute `verify` is the function; the module of that name is what gets patched.
+speculative = importlib.import_module("tandem_edu.decode.speculative")
+verification = importlib.import_module("tandem_edu.decode.verify")
+
+
+def prompt_of(length: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([length, seed]).integers(0, 48, length)
+
+
+def compare(drafter, max_len: int, prompts, block_lens=range(1, 9)) -> dict:
+    """Fill the context after every prompt with every γ; the counts, once every text agrees."""
+    primary = writer(max_len)
+    counts = dict(tokens=0, drafted=0, accepted=0, kinds=set())
+    for prompt in prompts:
+        new = max_len - len(prompt)
+        alone = np.asarray(generate(primary, prompt, new).tokens)
+        counts["kinds"] |= set(alone.tolist())
+        for block_len in block_lens:
+            out = speculate(primary, drafter, prompt, new, block_len)
+            np.testing.assert_array_equal(out.tokens, alone)
+            summary = out.trace.summary()
+            assert summary["emitted"] == int(out.length) == new
+            counts["tokens"] += new
+            counts["drafted"] += summary["drafted"]
+            counts["accepted"] += summary["accepted"]
+    return counts
+
+
+def assert_telling(counts: dict, tokens: int) -> None:
+    """The comparison saw enough: varied texts, drafts accepted and drafts rejected."""
+    assert counts["tokens"] >= tokens
+    assert len(counts["kinds"]) >= 24
+    assert 0.005 * counts["drafted"] < counts["accepted"] < 0.9 * counts["drafted"]
+
+
+@pytest.mark.parametrize("name", DRAFTERS)
+def test_greedy_equals_the_primary_in_a_short_context(name):
+    lengths = [1] * 6 + [2, 3, 8, 16, 28, 29, 30, 31]
+    prompts = [prompt_of(length, seed) for seed, length in enumerate(lengths)]
+    assert_telling(compare(writer_drafters(32)[name], 32, prompts), tokens=2_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DRAFTERS)
+def test_greedy_equals_the_primary_over_long_texts(name):
+    prompts = [prompt_of(length) for length in (1, 2, 5, 11, 20)]
+    assert_telling(compare(writer_drafters(512)[name], 512, prompts), tokens=20_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DRAFTERS)
+@pytest.mark.parametrize("max_len", [40, 65, 512])
+def test_greedy_equals_the_primary_where_the_context_ends(name, max_len):
+    prompts = [prompt_of(max_len - left) for left in (1, 2, 3, 9, 10)]
+    counts = compare(writer_drafters(max_len)[name], max_len, prompts)
+    assert counts["tokens"] == 8 * (1 + 2 + 3 + 9 + 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "last-paper", "fused-own"])
+def test_greedy_equals_the_primary_with_wide_blocks(name):
+    counts = compare(writer_drafters(512)[name], 512, [prompt_of(1)], block_lens=[9, 16, 40])
+    assert counts["accepted"] > 0
+
+
+def test_generate_equals_full_forward_passes():
+    primary, counted = writer(32), 0
+    for length in (1, 2, 7, 30, 31):
+        new = 32 - length
+        out = generate(primary, prompt_of(length), new)
+        assert np.asarray(out.tokens).tolist() == slow.greedy_text(primary, prompt_of(length), new)
+        counted += int(out.length)
+    assert counted == 31 + 30 + 25 + 2 + 1
+
+
+@pytest.mark.slow
+def test_generate_equals_full_forward_passes_over_long_texts():
+    primary = writer(512)
+    for length in (1, 5, 100, 505):
+        out = generate(primary, prompt_of(length), 512 - length)
+        expected = slow.greedy_text(primary, prompt_of(length), 512 - length)
+        assert np.asarray(out.tokens).tolist() == expected
+        assert len(set(expected)) >= min(24, len(expected) - 4)
+
+
+def test_a_drafter_that_is_the_primary_is_always_accepted():
+    primary = writer(32)
+    for block_len in (1, 3, 8):
+        summary = speculate(primary, primary, [7], 31, block_len).trace.summary()
+        assert summary["accepted"] == summary["drafted"]
+        assert summary["cycles"] == -(-31 // (block_len + 1))
+
+
+def one_draft_too_many(drafts, drafted, q, p, sampling, key, start):
+    verdict = verification.verify(drafts, drafted, q, p, sampling, key, start)
+    accepted = jnp.minimum(verdict.accepted + 1, drafted)
+    return verification.Verdict(accepted, jnp.argmax(p[accepted]).astype(jnp.int32), verdict.overlap)
+
+
+def the_row_before(drafts, drafted, q, p, sampling, key, start):
+    verdict = verification.verify(drafts, drafted, q, p, sampling, key, start)
+    row = jnp.maximum(verdict.accepted - 1, 0)
+    return verification.Verdict(verdict.accepted, jnp.argmax(p[row]).astype(jnp.int32), verdict.overlap)
+
+
+@pytest.mark.parametrize("broken", [one_draft_too_many, the_row_before])
+def test_the_comparison_fails_for_a_broken_verification(broken, monkeypatch):
+    monkeypatch.setattr(speculative, "verify", broken)
+    drafter = retraced(writer_drafters(32)["plain"])
+    with pytest.raises(AssertionError, match="Arrays are not equal"):
+        compare(drafter, 32, [prompt_of(1, seed) for seed in range(6)])
