@@ -130,7 +130,8 @@ def table(title: str, rows: dict[str, dict]) -> str:
         speed, ratio = row["tokens_per_second"], row["ours_is_faster_by"]
         lines.append(
             f"{name:24} {speed['median']:9.0f} {speed['q1']:8.0f}-{speed['q3']:<8.0f}"
-            f" {ratio['median']:10.2f} {ratio['q1']:6.2f}-{ratio['q3']:<6.2f} {row['first_call_seconds']:9.1f} s"
+            f" {ratio['median']:10.2f} {ratio['q1']:6.2f}-{ratio['q3']:<6.2f}"
+            f" {row['first_call_seconds']:9.1f} s"
         )
     return "\n".join(lines)
 

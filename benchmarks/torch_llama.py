@@ -47,6 +47,15 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.grouped)
         return self.o_proj(y.transpose(1, 2).flatten(-2))
 
+    def extend(self, x, cos, sin, cache: torch.Tensor, start: int) -> torch.Tensor:
+        """The same for new tokens after `start` cached ones. `cache`: [2, batch, heads, len, head_dim]."""
+        end, maps = start + x.shape[1], (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (linear(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for linear in maps)
+        cache[0, :, :, start:end], cache[1, :, :, start:end] = rotate(k, cos, sin), v
+        q, k, v = rotate(q, cos, sin), cache[0, :, :, :end], cache[1, :, :, :end]
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=start == 0, enable_gqa=self.grouped)
+        return self.o_proj(y.transpose(1, 2).flatten(-2))
+
 
 class MLP(nn.Module):
     """SwiGLU."""
@@ -98,6 +107,31 @@ class Llama(nn.Module):
         for layer in self.layers:
             x = layer(x, cos, sin)
         return F.linear(self.norm(x), self.embed_tokens.weight)
+
+    def extend(self, tokens: torch.Tensor, caches: list[torch.Tensor], start: int) -> torch.Tensor:
+        """Logits of the last of `tokens`, which follow `start` cached ones: a prompt, or one token."""
+        here = slice(start, start + tokens.shape[1])
+        cos, sin = self.cos[here], self.sin[here]
+        x = self.embed_tokens(tokens)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = x + layer.self_attn.extend(layer.input_layernorm(x), cos, sin, cache, start)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return F.linear(self.norm(x[:, -1]), self.embed_tokens.weight)
+
+
+@torch.inference_mode()
+def generate(model: Llama, prompt: list[int], new: int) -> list[int]:
+    """Greedy decoding in a loop without any frills: what PyTorch itself costs."""
+    attention = model.layers[0].self_attn
+    heads = attention.k_proj.out_features // attention.head_dim
+    caches = [torch.zeros(2, 1, heads, len(prompt) + new, attention.head_dim) for _ in model.layers]
+    tokens, start, out = torch.tensor([prompt]), 0, []
+    while len(out) < new:
+        logits = model.extend(tokens, caches, start)
+        start += tokens.shape[1]
+        tokens = logits.argmax(-1, keepdim=True)
+        out.append(int(tokens))
+    return out
 
 
 def load(folder: str) -> Llama:

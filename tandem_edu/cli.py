@@ -37,7 +37,8 @@ def _train(options: argparse.Namespace) -> None:
     from tandem_edu.train import recipe, train
     from tandem_edu.zoo import load_folder, save_folder
 
-    changes = {name: getattr(options, name) for name in _RECIPE if getattr(options, name) is not None}
+    given = {name: getattr(options, name) for name in _RECIPE}
+    changes = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
     settings = recipe(options.recipe, **changes)
     primary = load_folder(options.primary) if options.primary else None
     corpus = data.load_text(options.text)
@@ -96,8 +97,8 @@ def _generate(options: argparse.Namespace) -> None:
     kind = type(saved.model).__name__
     mend = "use tandem-edu speculate with it"
     require(isinstance(saved.model, Transformer), "a Transformer", kind, mend)
-    prompt, settings = _prompt(options, saved.tokenizer), _decoding(options)
-    out = generate(saved.model, prompt, options.tokens, stop_token=data.END_ID, **settings)
+    prompt, settings = _decoding(options, saved)
+    out = generate(saved.model, prompt, stop_token=data.END_ID, **settings)
     print(_plain(saved.tokenizer, [*prompt, *out.tokens[: int(out.length)].tolist()]))
 
 
@@ -110,29 +111,28 @@ def _speculate(options: argparse.Namespace) -> None:
     primary = saved.primary
     if primary is None:
         raise BadInput("a drafter with its primary", f"{options.drafter} alone", "pass --primary FOLDER")
-    prompt, settings = _prompt(options, saved.tokenizer), _decoding(options)
-    out = speculate(
-        primary.model, saved.model, prompt, options.tokens, options.block_len,
-        stop_token=data.END_ID, **settings,
-    )  # fmt: skip
+    prompt, settings = _decoding(options, primary)
+    settings |= {"block_len": options.block_len, "stop_token": data.END_ID}
+    out = speculate(primary.model, saved.model, prompt, **settings)
     print(show.terminal_view(saved.tokenizer, prompt, out, colour=sys.stdout.isatty()))
     rows = [{"measure": name, "value": _short(value)} for name, value in out.trace.summary().items()]
     print(show.text_table(rows), file=sys.stderr)
 
 
-def _prompt(options: argparse.Namespace, tokenizer) -> list[int]:
-    ids = tokenizer.encode(options.prompt, add_special_tokens=False).ids
-    require(bool(ids), "a prompt of at least one character", "an empty one", "pass --prompt TEXT")
-    return ids
-
-
-def _decoding(options: argparse.Namespace) -> dict[str, Any]:
+def _decoding(options: argparse.Namespace, saved) -> tuple[list[int], dict[str, Any]]:
+    """The prompt's ids, and how to go on from there."""
     import jax
 
     from tandem_edu.decode import Sampling
 
-    sampling = Sampling(options.temperature, options.top_k, options.top_p)
-    return {"sampling": sampling, "key": jax.random.key(options.seed)}
+    prompt = saved.tokenizer.encode(options.prompt, add_special_tokens=False).ids
+    require(bool(prompt), "a prompt of at least one character", "an empty one", "pass --prompt TEXT")
+    room = max(1, saved.model.config.max_len - len(prompt))
+    return prompt, {
+        "max_new_tokens": min(64, room) if options.tokens is None else options.tokens,
+        "sampling": Sampling(options.temperature, options.top_k, options.top_p),
+        "key": jax.random.key(options.seed),
+    }
 
 
 def _plain(tokenizer, ids: list[int]) -> str:
@@ -238,7 +238,7 @@ def _add_speculate(commands) -> None:
 def _add_decoding(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--prompt", required=True, help="the text to continue")
-    add("--tokens", type=int, default=64, metavar="N", help="how many new tokens at most")
+    add("--tokens", type=int, metavar="N", help="new tokens, if not 64 or what the context has room for")
     add("--temperature", type=float, default=0.0, metavar="X", help="0 is greedy")
     add("--top-k", type=int, metavar="N", help="only the N likeliest tokens")
     add("--top-p", type=float, metavar="X", help="only the likeliest tokens that together have X")

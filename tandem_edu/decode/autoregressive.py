@@ -34,7 +34,7 @@ def generate(
     """
     request = make_request(model.config, prompt, max_new_tokens, sampling, key, stop_token)
     text, n = _generate(model, request)
-    return finish(request, text, n, len(prompt), max_new_tokens)
+    return finish(request, text, n, max_new_tokens)
 
 
 @eqx.filter_jit

@@ -4,10 +4,14 @@ Prompts and results live in one text buffer whose size is a power of two, so tha
 same size share one compiled loop.
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from tandem_edu.decode.sampling import Sampling
@@ -77,7 +81,7 @@ def make_request(
     require(sampling.greedy or key is not None, "a key for sampling", None, "pass key=jax.random.key(0)")
     size = bucket(length + max_new_tokens)
     return Request(
-        text=jnp.zeros(size, jnp.int32).at[:length].set(prompt),
+        text=_padded(prompt, size),
         prompt_len=jnp.int32(length),
         end=jnp.int32(length + max_new_tokens),
         stop_token=jnp.int32(-1 if stop_token is None else stop_token),
@@ -87,7 +91,13 @@ def make_request(
     )
 
 
-def check_prompt(config: TransformerConfig, prompt) -> Int[Array, " prompt"]:
+def _padded(prompt, size: int) -> Int[Array, " size"]:
+    # NumPy, where it can be: JAX would compile the padding anew for each length of prompt.
+    pad = jnp.pad if isinstance(prompt, jax.Array) else np.pad
+    return jnp.asarray(pad(prompt, (0, size - prompt.shape[0])))
+
+
+def check_prompt(config: TransformerConfig, prompt) -> Int[Array | np.ndarray, " prompt"]:
     """A prompt as int32[prompt]. Its values are checked unless they are being traced."""
     if not isinstance(prompt, jax.Array):
         try:
@@ -103,7 +113,7 @@ def check_prompt(config: TransformerConfig, prompt) -> Int[Array, " prompt"]:
         f"{prompt.shape[0]} tokens",
         f"keep its last {config.max_len - 1} tokens at most",
     )
-    if not isinstance(prompt, jax.core.Tracer):
+    if not isinstance(prompt, Tracer):
         low, high = int(prompt.min()), int(prompt.max())
         if low < 0 or high >= config.vocab_size:
             raise BadInput(
@@ -111,12 +121,17 @@ def check_prompt(config: TransformerConfig, prompt) -> Int[Array, " prompt"]:
                 low if low < 0 else high,
                 "encode the prompt with the model's own tokenizer",
             )
-    return jnp.asarray(prompt, jnp.int32)
+    return prompt.astype(np.int32)
 
 
-def finish(request: Request, text, n, prompt_len: int, max_new_tokens: int, trace=None) -> Output:
+def finish(request: Request, text, n, max_new_tokens: int, trace: Trace | None = None) -> Output:
     """Cut the new tokens out of the text buffer; after an early end repeat the stop token."""
-    new = text[prompt_len : prompt_len + max_new_tokens]
-    length = n - prompt_len
-    new = jnp.where(jnp.arange(max_new_tokens) < length, new, request.stop_token)
-    return Output(new, length, trace)
+    text = text[: request.text.shape[0]]
+    new = _cut(text, request.prompt_len, n, request.stop_token, max_new_tokens)
+    return Output(new, n - request.prompt_len, trace)
+
+
+@partial(jax.jit, static_argnums=4)
+def _cut(text, start, end, stop_token, size: int) -> Int[Array, " size"]:
+    new = lax.dynamic_slice(text, (start,), (size,))
+    return jnp.where(start + jnp.arange(size) < end, new, stop_token)

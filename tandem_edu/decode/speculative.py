@@ -62,7 +62,7 @@ def speculate(
     request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token)
     max_block_len = -(-block_len // 8) * 8
     text, n, trace = _speculate(primary, drafter, request, jnp.int32(block_len), max_block_len)
-    return finish(request, text, n, len(prompt), max_new_tokens, trace)
+    return finish(request, text, n, max_new_tokens, trace)
 
 
 class _State(eqx.Module):

@@ -20,7 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -105,7 +105,7 @@ def owned(model: PyTree) -> PyTree[bool]:
     return marks
 
 
-def named_arrays(tree: PyTree) -> dict[str, Array]:
+def named_arrays(tree: PyTree) -> dict[str, Any]:
     """Every array of a tree by its path.
 
     >>> list(named_arrays({"a": jnp.ones(2), "b": (None, jnp.ones(3))}))
@@ -130,7 +130,7 @@ def fill(like: PyTree, arrays: dict[str, np.ndarray], path: FilePath) -> PyTree:
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(mine), leaves), like)
 
 
-def write_arrays(arrays: dict[str, Array], metadata: dict[str, Any], path: FilePath) -> None:
+def write_arrays(arrays: dict[str, Any], metadata: dict[str, Any], path: FilePath) -> None:
     """Write arrays by name and a JSON-able dict to one safetensors file, whole or not at all.
 
     Raises `BadInput` if the disk is full or may not be written; what was there stays.

@@ -6,8 +6,10 @@ style of its own as well.
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,8 +25,15 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
     "#F0E442",
     "#000000",
 )
-SERIES = [(GREEN, "o", "-"), (ORANGE, "s", "--"), (BLUE, "^", "-."), (PINK, "D", ":"), (RED, "v", "-")]
-"""Colour, marker and line of the first, second, ... thing compared."""
+SERIES = [(ORANGE, "s", "--"), (PINK, "D", ":"), (RED, "v", "-"), (SKY, "P", "--"), (BLACK, "X", "-.")]
+"""Colour, marker and line of the things compared, in turn; the paper's two have their own everywhere."""
+
+
+def series(names: Iterable[str]) -> list[tuple[str, str, str]]:
+    """A colour, marker and line for each name: the tandem green, the primary blue, others in turn."""
+    own = {"tandem": (GREEN, "o", "-"), "primary": (BLUE, "^", "-.")}
+    others = cycle(SERIES)
+    return [own[name] if name in own else next(others) for name in names]
 
 
 @dataclass(frozen=True)

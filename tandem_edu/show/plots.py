@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from tandem_edu.measure import Comparison, Run, spread
-from tandem_edu.show.picture import BLACK, SERIES, Picture, canvas
+from tandem_edu.show.picture import BLACK, Picture, canvas, series
 
 
 def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
     """Held-out loss against training steps, one line a model; `histories` as `TrainResult.history`."""
     figure, axes = canvas("Held-out loss while training", "training step", "cross-entropy (nats per token)")
     ends = []
-    for (name, history), (colour, marker, line) in zip(histories.items(), _series(histories), strict=True):
+    for (name, history), (colour, marker, line) in zip(histories.items(), series(histories), strict=True):
         steps = [entry["step"] for entry in history]
         losses = [entry["valid_loss"] for entry in history]
         axes.plot(steps, losses, color=colour, marker=marker, linestyle=line, markersize=4, label=name)
@@ -22,14 +22,14 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture
     return Picture(figure, f"Line chart of the held-out loss: {'; '.join(ends)}.")
 
 
-def acceptance_by_position(comparison: Comparison, block_len: int) -> Picture:
+def acceptance_by_position(comparison: Comparison, block_len: int, how: str = "greedy") -> Picture:
     """α_i, the share accepted of the drafts at position i that were reached, at one block length."""
-    title = f"Acceptance by position in the block (γ = {block_len})"
+    title = f"Acceptance by position in the block (γ = {block_len}, {how})"
     figure, axes = canvas(title, "position in the block", "accepted, of those reached")
     drafters = comparison.drafters
     width = 0.8 / len(drafters)
     told = []
-    for index, (drafter, (colour, _, _)) in enumerate(zip(drafters, _series(drafters), strict=True)):
+    for index, (drafter, (colour, _, _)) in enumerate(zip(drafters, series(drafters), strict=True)):
         alphas = comparison.run(drafter, block_len).summary["acceptance_by_position"]
         reached = [(i + 1, alpha) for i, alpha in enumerate(alphas) if alpha is not None]
         x = [i + (index - (len(drafters) - 1) / 2) * width for i, _ in reached]
@@ -37,11 +37,13 @@ def acceptance_by_position(comparison: Comparison, block_len: int) -> Picture:
         bars = axes.bar(x, heights, width, color=colour, label=drafter, hatch=HATCHES[index % len(HATCHES)])
         axes.bar_label(bars, [f"{alpha:.0%}" for alpha in heights], fontsize=8, padding=1)
         told.append(f"{drafter} {', '.join(f'{alpha:.0%}' for alpha in heights)}")
-    axes.set_ylim(0, 1.12)
+    axes.set_ylim(0, 1.25)
     axes.set_yticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
     axes.set_xticks(range(1, block_len + 1))
     axes.legend(frameon=False, loc="upper right", ncols=len(drafters))
-    return Picture(figure, f"Bar chart of acceptance at positions 1 to {block_len}: {'; '.join(told)}.")
+    return Picture(
+        figure, f"Bar chart of acceptance at positions 1 to {block_len}, {how}: {'; '.join(told)}."
+    )
 
 
 def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
@@ -53,9 +55,7 @@ def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
     )
     axes.axhline(1, color=BLACK, linewidth=1)
     told, top = [], 1.0
-    for drafter, (colour, marker, line) in zip(
-        comparison.drafters, _series(comparison.drafters), strict=True
-    ):
+    for drafter, (colour, marker, line) in zip(comparison.drafters, series(comparison.drafters), strict=True):
         runs = comparison.of(drafter)
         heights = [run.summary["block_efficiency"] for run in runs]
         axes.plot(
@@ -85,9 +85,7 @@ def speedups(comparison: Comparison, mark: int | None = None) -> Picture:
         ha="right",
     )
     told = []
-    for drafter, (colour, marker, line) in zip(
-        comparison.drafters, _series(comparison.drafters), strict=True
-    ):
+    for drafter, (colour, marker, line) in zip(comparison.drafters, series(comparison.drafters), strict=True):
         runs = comparison.of(drafter)
         _line_with_spread(axes, runs, colour, marker, line, drafter)
         told.append(f"{drafter} {', '.join(f'{spread(run.speedup)[0]:.2f}' for run in runs)}")
@@ -114,7 +112,3 @@ def _line_with_spread(axes, runs: Sequence[Run], colour: str, marker: str, line:
 def _mark(axes, block_len: int | None) -> None:
     if block_len is not None:
         axes.axvline(block_len, color="#bbbbbb", linewidth=6, alpha=0.5, zorder=0)
-
-
-def _series(names) -> list[tuple[str, str, str]]:
-    return [SERIES[index % len(SERIES)] for index in range(len(names))]

@@ -68,7 +68,9 @@ class Recipe:
             _check_positive(name, getattr(self, name), usual)
         fine = isinstance(self.weight_decay, int | float) and 0 <= self.weight_decay < math.inf
         require(fine, "weight_decay of at least 0", repr(self.weight_decay), "the usual one is 0.1")
-        # As written back from JSON they are lists, which have no hash.
+        several = isinstance(self.block_lens, tuple | list)
+        require(several, "block_lens as a tuple", repr(self.block_lens), "for example block_lens=(2,)")
+        # Tuples, because lists have no hash.
         object.__setattr__(self, "block_lens", tuple(self.block_lens))
         for block_len in self.block_lens:
             _check_whole("each of block_lens", block_len, least=1)

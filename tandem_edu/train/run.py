@@ -7,23 +7,25 @@ bit, as if it had never stopped.
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
-# Not tqdm.auto: in a notebook without ipywidgets that warns, and this one works everywhere.
+# Not tqdm.auto: in a notebook without ipywidgets that one warns; this one works everywhere.
 from tqdm import tqdm
 
-from tandem_edu.data import Batches, windows
-from tandem_edu.errors import BadInput, require
-from tandem_edu.model import Tandem, Transformer
-from tandem_edu.model.tandem import check_same_vocabulary
+from tandem_edu.data import Batches
+from tandem_edu.errors import BadInput
+from tandem_edu.model import Transformer
 from tandem_edu.model.weights import Model
 from tandem_edu.train.checkpoint import NAME, History, fingerprint, load_checkpoint, save_checkpoint
+from tandem_edu.train.checks import check_models, checked_texts, made_folder
 from tandem_edu.train.evaluation import evaluate
 from tandem_edu.train.recipes import Recipe
 from tandem_edu.train.step import State, init_state, split, train_step
@@ -37,7 +39,7 @@ class TrainResult(NamedTuple):
 
 
 class Diverged(BadInput):
-    """The loss is no longer a number."""
+    """The loss is no longer a finite number."""
 
 
 def train(
@@ -68,6 +70,7 @@ def train(
     Raises `BadInput` if model, recipe, primary and texts do not fit together, or if the folder has
     another run's checkpoint; `Diverged` if the loss is not finite.
 
+    >>> import jax
     >>> from tandem_edu.model import TransformerConfig
     >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=1, n_heads=2, n_kv_heads=1,
     ...                         d_ff=16, max_len=16)
@@ -77,98 +80,98 @@ def train(
     >>> [entry["step"] for entry in history], history[-1]["tokens"]
     ([2, 4], 512)
     """
-    _check_models(model, recipe, primary)
-    batches, held_out = _texts(model, recipe, tokens, valid_tokens)
-    state, history = init_state(model, recipe), []
-    place, run = _made(folder), {}
-    if place:
-        run = fingerprint(model, recipe, tokens, valid_tokens, primary)
-        state, history = load_checkpoint(place, state, run)
-    rest = split(model)[1]
-    began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
-    with _bar(recipe, int(state.step), progress) as bar:
-        for trained, losses in _stretches(recipe, (rest, primary), batches, state, history, place, bar):
-            state = trained
-            scores = _scores(recipe, eqx.combine(state.trained, rest), primary, held_out)
-            # A gradient that overflowed in the last step shows here, before anything is kept.
-            _check_finite(scores["valid_loss"], int(state.step), history, place)
-            entry = {
-                "step": int(state.step),
-                "tokens": int(state.step) * recipe.batch_size * recipe.seq_len,
-                "seconds": time.perf_counter() - began,
-                "train_loss": math.fsum(losses) / len(losses),
-            }
-            history.append(entry | scores)
-            if place:
-                save_checkpoint(place, state, history, run)
-            if on_eval is not None:
-                on_eval(dict(history[-1]))
-    return TrainResult(eqx.combine(state.trained, rest), history)
+    check_models(model, recipe, primary)
+    batches, held_out = checked_texts(model, recipe, tokens, valid_tokens)
+    start, history = init_state(model, recipe), []
+    place = None if folder is None else made_folder(folder)
+    identity = {}
+    if place is not None:
+        identity = fingerprint(model, recipe, tokens, valid_tokens, primary)
+        start, history = load_checkpoint(place, start, identity)
+    run = _Run(recipe, split(model)[1], primary, batches, held_out, place, history)
+    state = start
+    for state, entry in run.evaluations(start, progress):
+        history.append(entry)
+        if place is not None:
+            save_checkpoint(place, state, history, identity)
+        if on_eval is not None:
+            on_eval(dict(entry))
+    return TrainResult(run.model(state), history)
 
 
-def _finite(loss, step: int) -> float:
-    """The loss of a step, counted from 1, as a number."""
-    loss = float(loss)
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"{loss} at step {step}")
-    return loss
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same while the state goes on, and the history, which grows."""
 
+    recipe: Recipe
+    rest: PyTree
+    primary: Transformer | None
+    batches: Batches
+    held_out: np.ndarray
+    place: Path | None
+    history: History
 
-def _diverged(error: FloatingPointError, history: History, folder) -> Diverged:
-    kept = "no checkpoint was kept"
-    if folder is not None and history:
-        kept = f"the last good checkpoint is {Path(folder, NAME)} (step {history[-1]['step']})"
-    mend = f"{kept}; try a smaller learning_rate, more warmup_steps or a smaller clip_norm"
-    return Diverged("a finite loss", error, mend)
+    def model(self, state: State) -> Model:
+        """The model with the arrays of `state`."""
+        return eqx.combine(state.trained, self.rest)
 
+    def evaluations(self, state: State, progress: bool) -> Iterator[tuple[State, dict[str, Any]]]:
+        """Train on from `state`; at each evaluation give the state and an entry for the history."""
+        began = time.perf_counter() - (self.history[-1]["seconds"] if self.history else 0.0)
+        tokens = self.recipe.batch_size * self.recipe.seq_len
+        with tqdm(
+            total=self.recipe.tokens,
+            initial=int(state.step) * tokens,
+            desc=self.recipe.name,
+            unit=" tokens",
+            unit_scale=True,
+            disable=not progress,
+        ) as bar:
+            for now, losses in self._stretches(state, bar):
+                step, scores = int(now.step), self._scores(now)
+                yield (
+                    now,
+                    {
+                        "step": step,
+                        "tokens": step * tokens,
+                        "seconds": time.perf_counter() - began,
+                        "train_loss": math.fsum(losses) / len(losses),
+                        **scores,
+                    },
+                )
 
-def _made(folder: str | os.PathLike[str]) -> Path:
-    place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"a folder at {place}", error.strerror, "choose another place") from error
-    return place
+    def _stretches(self, state: State, bar: tqdm) -> Iterator[tuple[State, list[float]]]:
+        """The steps from one evaluation to the next: the state after them, and their losses."""
+        losses: list[Any] = []
+        for step in range(int(state.step), self.recipe.steps):
+            given = (self.rest, self.primary, jnp.asarray(self.batches(step)))
+            state, loss = train_step(given, state, self.recipe, self.recipe.objective_at(step))
+            losses.append(loss)
+            # Only now is the loss before asked for: meanwhile the processor is busy with this step.
+            if len(losses) > 1:
+                losses[-2] = self._finite(losses[-2], step)
+                bar.set_postfix(loss=f"{losses[-2]:.3f}", refresh=False)
+            bar.update(self.recipe.batch_size * self.recipe.seq_len)
+            done = step + 1
+            if done % self.recipe.eval_every == 0 or done == self.recipe.steps:
+                losses[-1] = self._finite(losses[-1], done)
+                yield state, losses
+                losses = []
 
+    def _scores(self, state: State) -> dict[str, float]:
+        block_len = self.recipe.block_lens[0] if self.recipe.block_lens else 1
+        model, batch_size = self.model(state), self.recipe.batch_size
+        scores = evaluate(model, self.held_out, self.primary, block_len, batch_size)
+        # A gradient that overflowed in the very last step shows here, before anything is kept.
+        self._finite(scores["valid_loss"], int(state.step))
+        return scores
 
-def _check_models(model: Model, recipe: Recipe, primary: Transformer | None) -> None:
-    tandem = isinstance(model, Tandem)
-    mend = 'recipe("tandem-distil") is for a Tandem, recipe("secondary") for a Transformer'
-    if tandem:
-        require(bool(recipe.block_lens), "a recipe with block_lens for a Tandem", "one without", mend)
-    else:
-        got = f"block_lens={recipe.block_lens}"
-        require(not recipe.block_lens, "a recipe without block_lens for a Transformer", got, mend)
-    needed = "for a Tandem" if tandem else "for a recipe that distils (kl above 0)"
-    mend = "pass primary="
-    require(primary is not None or not (tandem or recipe.uses_teacher), f"a primary {needed}", None, mend)
-    for each in filter(None, (model, primary)):
-        expected = f"seq_len of at most max_len = {each.config.max_len}"
-        fits = recipe.seq_len <= each.config.max_len
-        require(fits, expected, recipe.seq_len, "shorten seq_len in the recipe")
-    if primary is None:
-        return
-    check_same_vocabulary(primary.config, model.config)
-    if isinstance(model, Tandem):
-        mend = "build the Tandem with primary.config, or pass the primary it was built for"
-        got = f"{primary.config} where the tandem has {model.primary_config}"
-        require(primary.config == model.primary_config, "the tandem's own primary", got, mend)
-
-
-def _texts(
-    model: Model, recipe: Recipe, tokens: np.ndarray, valid_tokens: np.ndarray
-) -> tuple[Batches, np.ndarray]:
-    batches = Batches(tokens, recipe.batch_size, recipe.seq_len, recipe.seed)
-    try:
-        held_out = windows(valid_tokens, recipe.seq_len, recipe.eval_windows)
-    except BadInput as error:
-        raise BadInput(
-            "valid_tokens to evaluate on", f"a text that is too small ({error})", "use more held-out text"
-        ) from None
-    # JAX would clamp an id that is too large, and train on the wrong token.
-    highest = max(int(np.max(row)) for row in (tokens, valid_tokens))
-    least = min(int(np.min(row)) for row in (tokens, valid_tokens))
-    vocab_size, mend = model.config.vocab_size, "use the tokenizer the model is sized for"
-    got = f"ids {least}..{highest}"
-    require(least >= 0 and highest < vocab_size, f"ids of a vocabulary of {vocab_size}", got, mend)
-    return batches, held_out
+    def _finite(self, loss: Any, step: int) -> float:
+        """The loss as a number. `Diverged` if it is not finite; steps count from 1."""
+        if math.isfinite(loss := float(loss)):
+            return loss
+        kept = "no checkpoint was kept"
+        if self.place is not None and self.history:
+            kept = f"the last good checkpoint is {self.place / NAME} (step {self.history[-1]['step']})"
+        mend = "try a smaller learning_rate, more warmup_steps or a smaller clip_norm"
+        raise Diverged("a finite loss", f"{loss} at step {step}", f"{mend}; {kept}")

@@ -57,10 +57,18 @@ def learning_rate(recipe: Recipe) -> optax.Schedule:
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformation:
     """AdamW (arXiv:1711.05101) with β = (0.9, 0.95) after clipping the gradient's global norm."""
-    return optax.chain(
+    rate, decay = learning_rate(recipe), recipe.weight_decay
+    chain = optax.chain(
         optax.clip_by_global_norm(recipe.clip_norm),
-        optax.adamw(learning_rate(recipe), b1=0.9, b2=0.95, weight_decay=recipe.weight_decay, mask=decayed),
+        optax.adamw(rate, b1=0.9, b2=0.95, weight_decay=decay, mask=decayed),
     )
+
+    def update(updates, state, params=None):
+        # optax raises a float to its whole-number count, which a strict dtype promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            return chain.update(updates, state, params)
+
+    return optax.GradientTransformation(chain.init, update)
 
 
 def decayed(trained: PyTree) -> PyTree[bool]:

@@ -61,11 +61,11 @@ def test_greedy_equals_the_primary_over_long_texts(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAFTERS)
-@pytest.mark.parametrize("max_len", [40, 65, 512])
+@pytest.mark.parametrize("max_len", [40, 512])
 def test_greedy_equals_the_primary_where_the_context_ends(name, max_len):
-    prompts = [prompt_of(max_len - left) for left in (1, 2, 3, 9, 10)]
+    prompts = [prompt_of(max_len - left) for left in (1, 2, 3, 5, 7)]
     counts = compare(writer_drafters(max_len)[name], max_len, prompts)
-    assert counts["tokens"] == 8 * (1 + 2 + 3 + 9 + 10)
+    assert counts["tokens"] == 8 * (1 + 2 + 3 + 5 + 7)
 
 
 @pytest.mark.slow

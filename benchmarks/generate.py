@@ -1,0 +1,185 @@
+"""Greedy decoding speed at batch 1: ours against `transformers` and against a plain PyTorch loop.
+
+    python benchmarks/generate.py                                     # random weights
+    python benchmarks/generate.py --primary FOLDER --secondary FOLDER # your own, written by te.to_hf
+
+Two races: one token after another, and speculative decoding with γ = 4 (in `transformers`: assisted
+generation). All get the same prompts and must write the same text.
+
+The random pair is made to agree now and then: the primary's later layers are damped, and the secondary is
+its first two layers. What a trained pair accepts is another matter; here both sides accept the same.
+"""
+
+import argparse
+import json
+import tempfile
+
+import common
+import numpy as np
+
+SIZE = {"d_model": 256, "n_layers": 6, "n_heads": 8, "n_kv_heads": 8, "d_ff": 1024}
+
+
+def prompts(settings: dict):
+    """Random prompts without end, the same ones for everybody."""
+    random = np.random.default_rng(settings["seed"])
+    while True:
+        yield random.integers(1, settings["vocab"], settings["prompt"]).tolist()
+
+
+def ours(settings: dict):
+    """`te.generate`."""
+    import jax
+
+    import tandem_edu as te
+
+    model, texts = te.from_hf(settings["primary"]), prompts(settings)
+    run = lambda: np.asarray(te.generate(model, next(texts), settings["new"]).tokens).tolist()
+    return run, {"jax": jax.__version__}
+
+
+def ours_speculative(settings: dict):
+    """`te.speculate`; the first result of a race also tells what was accepted."""
+    import jax
+
+    import tandem_edu as te
+
+    primary, secondary = te.from_hf(settings["primary"]), te.from_hf(settings["secondary"])
+    texts, block_len = prompts(settings), settings["block_len"]
+
+    def run():
+        out = te.speculate(primary, secondary, next(texts), settings["new"], block_len=block_len)
+        return np.asarray(out.tokens).tolist()
+
+    out = te.speculate(primary, secondary, next(prompts(settings)), settings["new"], block_len=block_len)
+    return run, {"jax": jax.__version__, "trace": json.loads(json.dumps(out.trace.summary(), default=float))}
+
+
+def torch_loop(settings: dict):
+    """A plain PyTorch loop over a preallocated cache."""
+    import torch
+    import torch_llama
+
+    torch.set_num_threads(settings["threads"])
+    torch.set_flush_denormal(True)
+    model, texts = torch_llama.load(settings["primary"]).eval(), prompts(settings)
+    run = lambda: torch_llama.generate(model, next(texts), settings["new"])
+    return run, {"torch": torch.__version__, "threads": torch.get_num_threads()}
+
+
+def hugging_face(settings: dict, cache: str | None = None, assisted: bool = False):
+    """`transformers`' own `generate`."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(settings["threads"])
+    torch.set_flush_denormal(True)
+    model, texts = _llama(settings["primary"]), prompts(settings)
+    options = {"max_new_tokens": settings["new"], "do_sample": False}
+    if cache:
+        options["cache_implementation"] = cache
+    if assisted:
+        options["assistant_model"] = assistant = _llama(settings["secondary"])
+        assistant.generation_config.num_assistant_tokens = settings["block_len"]
+        assistant.generation_config.num_assistant_tokens_schedule = "constant"
+        assistant.generation_config.assistant_confidence_threshold = 0.0
+
+    @torch.inference_mode()
+    def run():
+        prompt = torch.tensor([next(texts)])
+        written = model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
+        return written[0, prompt.shape[1] :].tolist()
+
+    facts = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return run, facts | {"threads": torch.get_num_threads()}
+
+
+def _llama(folder: str):
+    import transformers
+
+    model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    model.generation_config.eos_token_id = None  # all write to the full length
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+PLAIN = {
+    "ours": ours,
+    "torch, plain loop": torch_loop,
+    "transformers, dynamic": lambda settings: hugging_face(settings, "dynamic"),
+    "transformers, static": lambda settings: hugging_face(settings, "static"),
+}
+SPECULATIVE = {
+    "ours, speculative": ours_speculative,
+    "transformers, assisted": lambda settings: hugging_face(settings, assisted=True),
+}
+
+
+def export_random_pair(settings: dict, folder: str) -> dict[str, str]:
+    """Write the two models of the module's docstring."""
+    import dataclasses
+
+    import equinox as eqx
+    import jax
+
+    from tandem_edu.model import Transformer, TransformerConfig
+    from tandem_edu.zoo import to_hf
+
+    config = TransformerConfig(vocab_size=settings["vocab"], max_len=512, **SIZE)
+    primary = Transformer(config, key=jax.random.key(settings["seed"]))
+    late = lambda model: [w for block in model.blocks[2:] for w in (block.wo, block.mlp.w_down)]
+    primary = eqx.tree_at(late, primary, [0.1 * weight for weight in late(primary)])
+    shorter = dataclasses.replace(config, n_layers=2)
+    secondary = Transformer(shorter, key=jax.random.key(0), vocabulary=primary.vocabulary)
+    secondary = eqx.tree_at(lambda model: model.blocks, secondary, primary.blocks[:2])
+    names = {"primary": f"{folder}/primary", "secondary": f"{folder}/secondary"}
+    to_hf(primary, names["primary"])
+    to_hf(secondary, names["secondary"])
+    return names
+
+
+def different(raced: dict) -> int:
+    """Tokens in which some contender's text is not the first one's."""
+    texts = np.array([one["results"] for one in raced.values()])
+    return int(np.sum(np.any(texts != texts[0], axis=0)))
+
+
+def measure(title: str, names: list[str], settings: dict, repetitions: int) -> dict:
+    """Race, print, return the record; `ours` is the first name."""
+    raced = common.race(__file__, names, settings, repetitions)
+    rows, odd = common.summary(raced, settings["new"], names[0]), different(raced)
+    print(common.table(f"\n{title}: prompt {settings['prompt']}, {settings['new']} new tokens", rows))
+    print(f"tokens in which the texts differ: {odd} of {len(raced[names[0]]['results']) * settings['new']}")
+    if trace := raced[names[0]]["facts"].get("trace"):
+        print("acceptance on the first prompt:", {k: trace[k] for k in ("block_efficiency", "mean_accepted")})
+    return {"title": title, "summary": rows, "different_tokens": odd, "raced": raced}
+
+
+def main() -> None:
+    """Read the options, race, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=common.cores())
+    parser.add_argument("--primary", help="folder of a Llama checkpoint")
+    parser.add_argument("--secondary", help="folder of a smaller one with the same vocabulary")
+    parser.add_argument("--vocab", type=int, default=1024, help="prompts are random ids below this")
+    options = parser.parse_args()
+    if bool(options.primary) != bool(options.secondary):
+        parser.error("--primary and --secondary go together")
+    settings = {"vocab": options.vocab, "prompt": 64, "new": 128, "block_len": 4, "seed": 0}
+    settings["threads"] = options.threads
+    machine = common.machine()
+    print(json.dumps(machine))
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"primary": options.primary, "secondary": options.secondary}
+        settings |= given if options.primary else export_random_pair(settings, folder)
+        races = [
+            measure("one by one", list(PLAIN), settings, options.repetitions),
+            measure("speculative, γ = 4", list(SPECULATIVE), settings, options.repetitions),
+        ]
+    print("written:", common.write("generate", {"machine": machine, "settings": settings, "races": races}))
+
+
+if __name__ == "__main__":
+    common.serve(PLAIN | SPECULATIVE)
+    main()

@@ -1,0 +1,75 @@
+"""What a person may get wrong before a run starts: one clear error each, and no step is wasted."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tandem_edu.data import Batches, windows
+from tandem_edu.errors import BadInput, require
+from tandem_edu.model import Tandem, Transformer
+from tandem_edu.model.tandem import check_same_vocabulary
+from tandem_edu.model.weights import Model
+from tandem_edu.train.recipes import Recipe
+
+
+def check_models(model: Model, recipe: Recipe, primary: Transformer | None) -> None:
+    """Raise `BadInput` unless model, recipe and primary fit together."""
+    _check_kind(model, recipe)
+    needed = "for a Tandem" if isinstance(model, Tandem) else "for a recipe that distils (kl above 0)"
+    needless = not (isinstance(model, Tandem) or recipe.uses_teacher)
+    require(primary is not None or needless, f"a primary {needed}", None, "pass primary=")
+    for each in filter(None, (model, primary)):
+        expected = f"seq_len of at most max_len = {each.config.max_len}"
+        fits = recipe.seq_len <= each.config.max_len
+        require(fits, expected, recipe.seq_len, "shorten seq_len in the recipe")
+    if primary is not None:
+        _check_primary(model, primary)
+
+
+def checked_texts(
+    model: Model, recipe: Recipe, tokens: np.ndarray, valid_tokens: np.ndarray
+) -> tuple[Batches, np.ndarray]:
+    """The training batches and the held-out windows.
+
+    Raises `BadInput` if a text is shorter than a window or has ids outside the model's vocabulary.
+    """
+    batches = Batches(tokens, recipe.batch_size, recipe.seq_len, recipe.seed)
+    try:
+        held_out = windows(valid_tokens, recipe.seq_len, recipe.eval_windows)
+    except BadInput as error:
+        mend = "hold out more text or take a smaller seq_len"
+        raise BadInput("valid_tokens to evaluate on", f"none that will do ({error})", mend) from None
+    # JAX would clamp an id that is too large, and train on the wrong token.
+    lowest, highest = (int(pick([pick(tokens), pick(valid_tokens)])) for pick in (np.min, np.max))
+    expected = f"ids of a vocabulary of {model.config.vocab_size}"
+    fits = lowest >= 0 and highest < model.config.vocab_size
+    require(fits, expected, f"{lowest}..{highest}", "use the tokenizer the model is sized for")
+    return batches, held_out
+
+
+def made_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder, made if there is none. Raises `BadInput` if that cannot be done."""
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"a folder at {place}", error.strerror, "choose another place") from error
+    return place
+
+
+def _check_kind(model: Model, recipe: Recipe) -> None:
+    mend = 'recipe("tandem-distil") is for a Tandem, recipe("secondary") for a Transformer'
+    if isinstance(model, Tandem):
+        require(bool(recipe.block_lens), "a recipe with block_lens for a Tandem", "one without", mend)
+    else:
+        got = f"block_lens={recipe.block_lens}"
+        require(not recipe.block_lens, "a recipe without block_lens for a Transformer", got, mend)
+
+
+def _check_primary(model: Model, primary: Transformer) -> None:
+    check_same_vocabulary(primary.config, model.config)
+    if isinstance(model, Tandem):
+        got = f"{primary.config} where the tandem has {model.primary_config}"
+        mend = "pass the primary it was built for, or build the Tandem with primary.config"
+        require(primary.config == model.primary_config, "the tandem's own primary", got, mend)

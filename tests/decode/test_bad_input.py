@@ -1,0 +1,139 @@
+"""What a person can get wrong, and what the decoder answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from lively_models import speaker, speaker_drafters, writer
+
+from tandem_edu.decode import Drafter, PlainDrafter, Sampling, generate, speculate
+from tandem_edu.errors import BadInput
+from tandem_edu.model import Tandem, Transformer, TransformerConfig
+
+
+def other(**sizes) -> Transformer:
+    """A model like `speaker`, but for these sizes."""
+    return Transformer(
+        TransformerConfig.from_dict({**speaker().config.to_dict(), **sizes}), key=jax.random.key(0)
+    )
+
+
+def both(prompt, new=4, **more):
+    """The two ways to decode, as calls yet to be made."""
+    plain = speaker_drafters()["plain"]
+    return [
+        lambda: generate(speaker(), prompt, new, **more),
+        lambda: speculate(speaker(), plain, prompt, new, **more),
+    ]
+
+
+@pytest.mark.parametrize(
+    "prompt, says",
+    [
+        ([], "one or more token ids"),
+        ([[1, 2]], r"got shape \(1, 2\)"),
+        ([[1], [2, 3]], "a ragged list"),
+        (3, r"got shape \(\)"),
+        ([1.0, 2.0], "of float64"),
+        (jnp.ones(3), "of float32"),
+        ([True, False], "of bool"),
+        ("hello", "encode the text first"),
+        (None, "encode the text first"),
+        ([0, 5], r"token ids in 0\.\.4, got 5"),
+        (np.array([0, 2**40]), "got 1099511627776"),
+        ([-1, 2], "got -1"),
+        (jnp.array([4, 5]), "got 5"),
+        ([1] * 32, "shorter than the context of 32 tokens, got 32 tokens: keep its last 31"),
+        ([1] * 33, "got 33 tokens"),
+    ],
+)
+def test_a_prompt_that_cannot_be_continued(prompt, says):
+    for call in both(prompt):
+        with pytest.raises(BadInput, match=says):
+            call()
+
+
+def test_the_shape_of_a_prompt_is_checked_while_tracing_too():
+    with pytest.raises(BadInput, match="one or more token ids"):
+        jax.jit(lambda prompt: generate(speaker(), prompt, 2).tokens)(jnp.ones((2, 2), jnp.int32))
+
+
+@pytest.mark.parametrize(
+    "new, says",
+    [
+        (0, "max_new_tokens of at least 1, got 0"),
+        (-3, "got -3"),
+        (30, r"within the context of 32, got 3 \+ 30 = 33: pass max_new_tokens=29"),
+    ],
+)
+def test_a_number_of_tokens_that_does_not_fit(new, says):
+    for call in both([1, 2, 3], new):
+        with pytest.raises(BadInput, match=says):
+            call()
+
+
+@pytest.mark.parametrize("stop_token", [-1, 5, 1000])
+def test_a_stop_token_that_is_no_token(stop_token):
+    for call in both([1, 2, 3], stop_token=stop_token):
+        with pytest.raises(BadInput, match=rf"a stop_token in 0\.\.4, got {stop_token}"):
+            call()
+
+
+def test_sampling_without_a_key():
+    for call in both([1], sampling=Sampling(temperature=1.0)):
+        with pytest.raises(BadInput, match="a key for sampling"):
+            call()
+
+
+@pytest.mark.parametrize("block_len", [0, -1])
+def test_a_block_of_no_tokens(block_len):
+    with pytest.raises(BadInput, match="of at least 1"):
+        speculate(speaker(), speaker_drafters()["plain"], [1], 4, block_len)
+
+
+@pytest.mark.parametrize(
+    "how, says",
+    [
+        (dict(temperature=-0.1), "temperature of at least 0, got -0.1"),
+        (dict(temperature=float("nan")), "got nan"),
+        (dict(temperature=1.0, top_k=0), "top_k of at least 1, got 0"),
+        (dict(temperature=1.0, top_p=0.0), r"top_p in \(0, 1\], got 0.0"),
+        (dict(temperature=1.0, top_p=1.5), "got 1.5"),
+        (dict(temperature=1.0, top_p=float("nan")), "got nan"),
+    ],
+)
+def test_sampling_that_is_no_distribution(how, says):
+    with pytest.raises(BadInput, match=says):
+        Sampling(**how)
+
+
+def test_a_drafter_of_another_vocabulary():
+    drafter = other(vocab_size=6)
+    with pytest.raises(BadInput, match="the same vocabulary, got vocab_size 5 and 6"):
+        speculate(speaker(), drafter, [1], 4)
+    with pytest.raises(BadInput, match="over the primary's 5 tokens"):
+        speculate(speaker(), PlainDrafter(drafter), [1], 4)
+
+
+@pytest.mark.parametrize("sizes", [dict(n_layers=2), dict(d_model=8)])
+def test_a_tandem_for_another_primary(sizes):
+    tandem = Tandem(speaker(), other(**sizes).config, key=jax.random.key(0))
+    with pytest.raises(BadInput, match="pass the primary it was trained with"):
+        speculate(speaker(), tandem, [1], 4)
+
+
+def test_a_primary_in_the_drafters_place_and_the_other_way_round():
+    with pytest.raises(BadInput, match="the same vocabulary"):
+        speculate(speaker(), writer(32), [1], 4)
+
+
+def test_a_drafter_of_a_shorter_context_is_fine():
+    """Rotary positions go on past a drafter's context: its guesses get worse, the text does not."""
+    drafter = other(max_len=8)
+    out = speculate(speaker(), drafter, [1], 31)
+    np.testing.assert_array_equal(out.tokens, generate(speaker(), [1], 31).tokens)
+
+
+def test_the_protocol_itself_is_no_drafter():
+    with pytest.raises(TypeError, match="abstract"):
+        Drafter()

@@ -1,0 +1,79 @@
+"""Decoding inside `jax.jit` and `jax.vmap`, and what may change without compiling anew."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from lively_models import speaker, speaker_drafters, writer, writer_drafters
+
+from tandem_edu.decode import Sampling, generate, speculate
+
+PROMPTS = jnp.asarray(np.random.default_rng(3).integers(0, 48, (4, 5)), jnp.int32)
+HOW = Sampling(temperature=1.0, top_k=30)
+
+
+def assert_same(together, one_by_one) -> None:
+    for i, alone in enumerate(one_by_one):
+        jax.tree.map(
+            lambda many, one, i=i: np.testing.assert_allclose(many[i], one, atol=1e-5), together, alone
+        )
+
+
+def test_speculation_under_jit_and_vmap_equals_one_text_at_a_time():
+    primary, drafter = writer(32), writer_drafters(32)["last-own"]
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def one(prompt, key):
+        return speculate(primary, drafter, prompt, 20, 3, HOW, key)
+
+    together = jax.jit(jax.vmap(one))(PROMPTS, keys)
+    assert_same(together, [one(prompt, key) for prompt, key in zip(PROMPTS, keys, strict=True)])
+    assert len({tuple(row) for row in np.asarray(together.tokens).tolist()}) == 4
+    assert len(set(np.asarray(together.trace.cycles).tolist())) > 1
+
+
+def test_generate_under_jit_and_vmap_equals_one_text_at_a_time():
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def one(prompt, key):
+        return generate(writer(32), prompt, 20, HOW, key, stop_token=7)
+
+    together = jax.jit(jax.vmap(one))(PROMPTS, keys)
+    assert_same(together, [one(prompt, key) for prompt, key in zip(PROMPTS, keys, strict=True)])
+
+
+def test_vmap_over_keys_alone_gives_other_texts_for_other_keys():
+    keys = jax.random.split(jax.random.key(0), 6)
+    draw = jax.vmap(lambda key: generate(writer(32), PROMPTS[0], 20, HOW, key).tokens)
+    texts = np.asarray(draw(keys)).tolist()
+    assert len({tuple(text) for text in texts}) == 6
+    np.testing.assert_array_equal(draw(keys), texts)
+
+
+class Counted(Sampling):
+    """Counts how often its own code runs, which is while it is being traced and never after."""
+
+    def probabilities(self, logits):
+        TRACED.append(logits.shape)
+        return super().probabilities(logits)
+
+
+TRACED: list = []
+
+
+def test_numbers_change_without_compiling_anew():
+    """γ from 1 to 8, the sampling's numbers, the key, the prompt, its length, the stop token."""
+    primary, drafter = speaker(), speaker_drafters()["plain"]
+
+    def both(prompt, new, block_len, seed, stop, *how):
+        key = jax.random.key(seed)
+        speculate(primary, drafter, prompt, new, block_len, Counted(*how), key, stop_token=stop)
+        generate(primary, prompt, new, Counted(*how), key, stop_token=stop)
+
+    both([1], 9, 4, 0, None, 1.0, 3, 0.9)
+    first = len(TRACED)
+    assert first > 0
+    for block_len in range(1, 9):
+        both([1, 2, 3], 9 + block_len, block_len, block_len, 4, 0.1 * block_len, block_len, 0.1 * block_len)
+    assert len(TRACED) == first
+    both([1], 9, 9, 0, None, 1.0, 3, 0.9)
+    assert len(TRACED) > first, "γ = 9 is in the next multiple of 8: does `Counted` count at all?"

@@ -1,0 +1,189 @@
+"""Sampled speculative decoding draws texts with exactly the probabilities that the primary gives them.
+
+With five tokens every short text can be enumerated: its probability comes from full forward passes
+(`slow.joint`), its frequency from 200,000 seeded draws, and Pearson's chi-square compares the two. A right
+decoder stays above p = 1e-3 for the seeds fixed here (a wrong seed in a thousand would not); a decoder
+that is wrong in one small thing falls below 1e-6, and the last tests see that it does.
+"""
+
+import importlib
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow
+from lively_models import DRAFTERS, retraced, speaker, speaker_drafters
+from scipy.stats import chisquare
+
+from tandem_edu.decode import Sampling, generate, speculate
+
+# A package's attribute `verify` is the function; the module of that name is what gets patched.
+speculative = importlib.import_module("tandem_edu.decode.speculative")
+verification = importlib.import_module("tandem_edu.decode.verify")
+
+PLAIN = dict(temperature=1.0)
+WARPED = dict(temperature=0.7, top_k=4, top_p=0.9)
+
+
+def draw_many(one, draws: int, chunk: int = 2_000):
+    """`one(key)` for many keys, as NumPy arrays with the draws along the first axis."""
+    many = jax.jit(jax.vmap(one))
+    root = jax.random.key(2024)
+    chunks = [
+        jax.tree.map(np.asarray, many(jax.random.split(jax.random.fold_in(root, i), chunk)))
+        for i in range(draws // chunk)
+    ]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+
+
+def p_value(texts: np.ndarray, table: np.ndarray) -> float:
+    """How likely draws from `table` are to look as unlike it as `texts` do; cells below 10 are pooled."""
+    counts = np.zeros(table.shape)
+    np.add.at(counts, tuple(texts.T), 1)
+    if np.any(counts[table == 0]):
+        return 0.0
+    counts, expected = counts[table > 0], table[table > 0] * len(texts)
+    rare = expected < 10
+    pooled = [np.append(cells[~rare], cells[rare].sum()) for cells in (counts, expected)]
+    observed, expected = (cells[: None if rare.any() else -1] for cells in pooled)
+    return float(chisquare(observed, expected * observed.sum() / expected.sum()).pvalue)
+
+
+def speculated(drafter, prompt, new: int, block_len: int, how: dict, draws: int, stop_token=None):
+    """Many texts, and of each its number of cycles and the drafts kept in its first cycle."""
+
+    def one(key):
+        out = speculate(
+            speaker(), drafter, prompt, new, block_len, Sampling(**how), key, stop_token=stop_token
+        )
+        return out.tokens, out.trace.cycles, out.trace.accepted[0]
+
+    return draw_many(one, draws)
+
+
+def assert_exact(name: str, prompt, new: int, block_len: int, how: dict) -> None:
+    texts, cycles, accepted = speculated(speaker_drafters()[name], prompt, new, block_len, how, 200_000)
+    # The comparison reaches what can go wrong: each length of the kept run, and cycles after the first.
+    most = min(block_len, new - 1)
+    assert set(accepted.tolist()) == set(range(most + 1))
+    assert min(np.mean(accepted == m) for m in range(most + 1)) > 0.01
+    assert cycles.max() == new
+    assert p_value(texts, slow.joint(speaker(), prompt, new, **how)) > 1e-3
+
+
+@pytest.mark.parametrize("name, block_len, how", [("plain", 2, PLAIN), ("last-paper", 2, WARPED)])
+def test_speculation_has_the_primarys_distribution(name, block_len, how):
+    assert_exact(name, [1], 3, block_len, how)
+
+
+CASES = [
+    (3, 1, PLAIN),
+    (4, 3, PLAIN),
+    (3, 2, dict(temperature=0.7)),
+    (3, 2, dict(temperature=1.0, top_k=3)),
+    (4, 8, dict(temperature=1.0, top_p=0.8)),
+]
+# The plain drafter and the paper's tandem in all of these ways, each of the other tandems in one.
+SLOW_CASES = [(name, *case) for name in DRAFTERS[:2] for case in CASES]
+SLOW_CASES += [(name, *case) for name, case in zip(DRAFTERS[2:], CASES, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, new, block_len, how", SLOW_CASES)
+def test_speculation_has_the_primarys_distribution_in_every_way(name, new, block_len, how):
+    assert_exact(name, [3, 0, 2], new, block_len, how)
+
+
+@pytest.mark.slow
+def test_a_stop_token_leaves_the_distribution_as_it_is():
+    stop, how = 2, dict(temperature=1.0)
+    full = slow.joint(speaker(), [1], 3, **how)
+    table = np.zeros(full.shape)
+    for text in np.ndindex(full.shape):
+        ended = list(text)
+        if stop in ended:
+            first = ended.index(stop)
+            ended[first:] = [stop] * (3 - first)
+        table[tuple(ended)] += full[text]
+    texts, _, _ = speculated(speaker_drafters()["plain"], [1], 3, 2, how, 200_000, stop_token=stop)
+    assert p_value(texts, table) > 1e-3
+
+
+@pytest.mark.parametrize("how", [PLAIN, pytest.param(WARPED, marks=pytest.mark.slow)])
+def test_generate_has_the_models_distribution(how):
+    texts = draw_many(lambda key: generate(speaker(), [1], 3, Sampling(**how), key).tokens, 200_000)
+    assert p_value(texts, slow.joint(speaker(), [1], 3, **how)) > 1e-3
+    drafters = slow.joint(speaker_drafters()["plain"], [1], 3, **how)
+    assert p_value(texts, drafters) < 1e-6
+
+
+def test_what_is_kept_and_what_is_redrawn_add_up_to_p():
+    """min(p, q) + (1 - Σ min(p, q)) · r = p: the rule's own proof, on `next_distribution`."""
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        p, q = (jnp.float32(rng.dirichlet(np.full(7, 0.5), size=rows)) for rows in (4, 3))
+        for row in range(3):
+            kept = jnp.minimum(p[row], q[row])
+            redrawn = verification.next_distribution(p, q, jnp.int32(row), jnp.int32(3))
+            total = kept + (1 - jnp.sum(kept)) * redrawn
+            np.testing.assert_allclose(total, p[row], atol=1e-6)
+            bonus = verification.next_distribution(p, q, jnp.int32(row), jnp.int32(row))
+            np.testing.assert_allclose(bonus, p[row], atol=1e-6)
+
+
+def test_a_rejection_by_rounding_alone_redraws_from_p():
+    p = jnp.array([[0.25, 0.75], [0.5, 0.5]])
+    redrawn = verification.next_distribution(p, p[:1], jnp.int32(0), jnp.int32(1))
+    assert redrawn.tolist() == [0.25, 0.75]
+
+
+def reports_another_q(patch) -> None:
+    """Drafts come from q, but verification is told a sharper one."""
+    draft = speculative._draft
+
+    def lying(*args):
+        honest = draft(*args)
+        sharp = honest.q**1.5
+        total = jnp.maximum(jnp.sum(sharp, axis=-1, keepdims=True), 1e-9)
+        return eqx.tree_at(lambda d: d.q, honest, sharp / total)
+
+    patch.setattr(speculative, "_draft", lying)
+
+
+def bonus_from_the_row_before(patch) -> None:
+    """After all drafts are kept, the extra token comes from the last draft's own distribution."""
+    right = verification.next_distribution
+
+    def wrong(p, q, accepted, drafted):
+        before = p[jnp.maximum(accepted - 1, 0)]
+        return jnp.where(accepted == drafted, before, right(p, q, accepted, drafted))
+
+    patch.setattr(verification, "next_distribution", wrong)
+
+
+def redraws_from_p(patch) -> None:
+    """A rejected token is drawn again from p, as if nothing had been kept of it."""
+    patch.setattr(verification, "next_distribution", lambda p, q, accepted, drafted: p[accepted])
+
+
+def reuses_the_drafts_randomness(patch) -> None:
+    """The draft and its acceptance are decided by one and the same random number."""
+    patch.setattr(verification, "ACCEPT", speculative.DRAFT)
+
+
+@pytest.mark.parametrize("broken", [reports_another_q, bonus_from_the_row_before, redraws_from_p])
+def test_the_comparison_fails_for_a_broken_decoder(broken, monkeypatch):
+    broken(monkeypatch)
+    drafter = retraced(speaker_drafters()["plain"])
+    texts, _, _ = speculated(drafter, [1], 3, 2, PLAIN, 50_000)
+    assert p_value(texts, slow.joint(speaker(), [1], 3, **PLAIN)) < 1e-6
+
+
+@pytest.mark.slow
+def test_the_comparison_fails_where_a_key_is_used_twice(monkeypatch):
+    reuses_the_drafts_randomness(monkeypatch)
+    drafter = retraced(speaker_drafters()["plain"])
+    texts, _, _ = speculated(drafter, [1], 3, 2, PLAIN, 200_000)
+    assert p_value(texts, slow.joint(speaker(), [1], 3, **PLAIN)) < 1e-6

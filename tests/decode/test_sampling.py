@@ -1,0 +1,84 @@
+"""`Sampling` against the definitions, with loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow
+
+from tandem_edu.decode import Sampling
+
+TOP_K = [None, 1, 2, 5, 33, 40]
+TOP_P = [None, 0.01, 0.31, 0.57, 0.9, 0.999, 1.0]
+
+
+def rows_of_logits() -> list[np.ndarray]:
+    """Smooth logits, logits with many ties, all alike, one token far ahead."""
+    rng = np.random.default_rng(5)
+    rows = [rng.normal(0, 2, size) for size in (1, 2, 5, 33)]
+    rows += [rng.integers(0, 3, size).astype(float) for size in (5, 33)]
+    rows += [np.zeros(7), np.array([0.0, 20.0, 0.0])]
+    return [np.float32(row) for row in rows]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3, 2.5])
+def test_probabilities_follow_the_definitions(temperature):
+    for logits in rows_of_logits():
+        for top_k in TOP_K:
+            for top_p in TOP_P:
+                p = Sampling(temperature, top_k, top_p).probabilities(jnp.asarray(logits))
+                expected = slow.warped(logits, temperature, top_k, top_p)
+                note = f"{logits}, top_k={top_k}, top_p={top_p}"
+                np.testing.assert_array_equal(np.asarray(p) > 0, expected > 0, err_msg=note)
+                np.testing.assert_allclose(p, expected, rtol=1e-5, err_msg=note)
+
+
+def test_top_p_counts_what_top_k_has_left():
+    logits = jnp.log(jnp.array([0.4, 0.2, 0.2, 0.2]))
+    # Of the best two, 0.4 and 0.2, the first alone is 2/3 of the whole, and over 0.6.
+    assert Sampling(1.0, top_k=2, top_p=0.6).probabilities(logits).tolist() == [1, 0, 0, 0]
+    assert np.count_nonzero(Sampling(1.0, top_p=0.6).probabilities(logits)) == 2
+
+
+def test_of_equals_the_lower_id_is_kept():
+    logits = jnp.array([0.0, 1.0, 1.0, 1.0])
+    assert Sampling(1.0, top_k=2).probabilities(logits).tolist() == [0, 0.5, 0.5, 0]
+    assert Sampling(1.0, top_p=0.2).probabilities(logits).tolist() == [0, 1, 0, 0]
+    assert Sampling().probabilities(logits).tolist() == [0, 1, 0, 0]
+
+
+def test_top_p_of_one_keeps_every_token_of_a_large_vocabulary():
+    """The running sum reaches 1 in float32 long before the last of these tokens."""
+    logits = jnp.asarray(np.random.default_rng(0).normal(0, 4, 5000), jnp.float32)
+    everything = Sampling(1.0).probabilities(logits)
+    np.testing.assert_array_equal(Sampling(1.0, top_p=1.0).probabilities(logits), everything)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-20, 1e-37, 1e-45, 1e-300, 0.0])
+def test_a_vanishing_temperature_is_greedy_and_never_nan(temperature):
+    logits = jnp.array([-3.0, 2.0, 1.0, -1e4])
+    for sampling in (Sampling(temperature), Sampling(temperature, top_k=3, top_p=0.5)):
+        assert sampling.probabilities(logits).tolist() == [0, 1, 0, 0]
+
+
+def test_batch_axes_are_rows():
+    logits = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 6)), jnp.float32)
+    for sampling in (Sampling(), Sampling(0.8), Sampling(0.8, top_k=4, top_p=0.7)):
+        together = sampling.probabilities(logits)
+        for index in np.ndindex(2, 3):
+            np.testing.assert_allclose(together[index], sampling.probabilities(logits[index]), rtol=1e-6)
+
+
+def test_the_draw_is_from_p_and_never_outside_it():
+    p = jnp.array([0.0, 0.5, 0.125, 0.375, 0.0])
+    draw = jax.jit(jax.vmap(lambda key: Sampling(1.0).draw(p, key)))
+    counts = np.bincount(draw(jax.random.split(jax.random.key(0), 40_000)), minlength=5)
+    assert counts[0] == counts[4] == 0
+    # Five standard deviations of a count of 40,000 draws are at most 500.
+    np.testing.assert_allclose(counts, 40_000 * np.asarray(p), atol=500)
+
+
+def test_settings_are_values_and_not_structure():
+    """Two requests that differ in numbers alone share one compiled loop."""
+    trees = [jax.tree.structure(Sampling(t, k, p)) for t, k, p in [(1.0, 2, 0.5), (0.3, 7, 0.9)]]
+    assert trees[0] == trees[1]

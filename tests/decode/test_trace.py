@@ -1,0 +1,150 @@
+"""The trace: its counts, its measures by hand, and its overlaps against teacher-forced passes."""
+
+import json
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow
+from lively_models import writer, writer_drafters
+
+from tandem_edu.decode import Sampling, Trace, speculate
+from tandem_edu.errors import BadInput
+from tandem_edu.model import Tandem
+from tandem_edu.model.masks import block_starts
+
+PROMPT = [5, 40, 3]
+NEW, BLOCK_LEN = 400, 4
+
+
+def by_hand(drafted, accepted, emitted) -> Trace:
+    """A trace of these cycles, with an empty row behind them as the real ones have."""
+    columns = [jnp.array([*column, 0], jnp.int32) for column in (drafted, accepted, emitted)]
+    rows = len(drafted) + 1
+    return Trace(
+        jnp.int32(len(drafted)), *columns, jnp.full((rows, 8), -1, jnp.int32), jnp.zeros((rows, 8))
+    )
+
+
+def test_the_measures_of_a_trace_made_by_hand():
+    summary = by_hand([3, 3, 3, 1], [3, 1, 0, 1], [4, 2, 1, 2]).summary()
+    assert (summary["cycles"], summary["emitted"]) == (4, 9)
+    assert (summary["drafted"], summary["accepted"]) == (10, 5)
+    assert summary["block_efficiency"] == 9 / 4
+    assert summary["mean_accepted"] == 5 / 4
+    # Reached: 4 at the first position, 2 at the second (the fourth block ended), 1 at the third.
+    assert summary["acceptance_by_position"] == [3 / 4, 1 / 2, 1.0]
+
+
+def test_a_position_that_no_draft_reached_has_no_rate():
+    assert by_hand([3, 3], [0, 1], [1, 2]).summary()["acceptance_by_position"] == [1 / 2, 0.0, None]
+
+
+def test_drafts_behind_a_stop_token_were_not_rejected():
+    """The second cycle emits its one accepted draft, the stop token, and nothing of the primary's."""
+    assert by_hand([2, 2], [2, 1], [3, 1]).summary()["acceptance_by_position"] == [1.0, 1.0]
+
+
+def test_a_trace_without_drafts():
+    summary = by_hand([0], [0], [1]).summary()
+    assert summary["block_efficiency"] == 1
+    assert summary["acceptance_by_position"] == []
+    nothing = by_hand([], [], []).summary()
+    assert nothing["cycles"] == nothing["emitted"] == 0
+    assert math.isnan(nothing["block_efficiency"]) and math.isnan(nothing["mean_accepted"])
+
+
+def test_many_traces_at_once_are_refused():
+    many = jax.tree.map(lambda x: jnp.stack([x, x]), by_hand([1], [1], [2]))
+    for measure in (many.summary, many.rows):
+        with pytest.raises(BadInput, match=r"the trace of one text, got \(2,\) of them"):
+            measure()
+
+
+def sampled(name: str):
+    """A text, the rows of its trace, its summary."""
+    drafter, key = writer_drafters(512)[name], jax.random.key(1)
+    out = speculate(writer(512), drafter, PROMPT, NEW, BLOCK_LEN, Sampling(**HOW), key)
+    return [*PROMPT, *np.asarray(out.tokens).tolist()], out.trace.rows(), out.trace.summary()
+
+
+HOW = dict(temperature=1.0, top_k=20)
+
+
+def test_rows_agree_with_the_text_and_the_summary():
+    text, rows, summary = sampled("plain")
+    assert json.loads(json.dumps(rows)) == rows
+    assert json.loads(json.dumps(summary)) == summary
+    n = len(PROMPT)
+    for i, row in enumerate(rows):
+        kept = row["draft_ids"][: row["accepted"]]
+        assert row["cycle"] == i
+        assert row["drafted"] == len(row["draft_ids"]) == len(row["overlap"])
+        assert row["drafted"] == min(BLOCK_LEN, len(text) - n - 1)
+        assert row["emitted"] == row["accepted"] + 1 <= row["drafted"] + 1
+        assert text[n : n + row["accepted"]] == kept
+        n += row["emitted"]
+    assert n == len(text) == len(PROMPT) + summary["emitted"]
+    for count in ("drafted", "accepted", "emitted"):
+        assert summary[count] == sum(row[count] for row in rows)
+    assert summary["cycles"] == len(rows)
+
+
+def teacher_forced(name: str, text: list[int], rows: list[dict]) -> list[np.ndarray]:
+    """Σ_v min(p, q) at every draft of every cycle, from full forward passes of both models."""
+    contexts, starts, n = [], [], len(PROMPT)
+    blocks = np.asarray(block_starts(512, BLOCK_LEN, n - 1)).copy()
+    for row in rows:
+        # The block of a cycle starts at its pending token, and stays one block for those after it.
+        blocks[n - 1 :] = n - 1
+        context = np.zeros(512, np.int32)
+        context[: n + row["drafted"]] = text[:n] + row["draft_ids"]
+        contexts.append(context)
+        starts.append(blocks.copy())
+        n += row["emitted"]
+    p, q = (np.asarray(x, np.float64) for x in both_models(name, np.array(contexts), np.array(starts)))
+    overlaps = []
+    for i, row in enumerate(rows):
+        at = range(starts[i][-1], starts[i][-1] + row["drafted"])
+        overlaps.append(
+            np.array(
+                [np.sum(np.minimum(slow.warped(p[i, t], **HOW), slow.warped(q[i, t], **HOW))) for t in at]
+            )
+        )
+    return overlaps
+
+
+def both_models(name: str, contexts, starts):
+    """Logits of primary and drafter over whole contexts."""
+    drafter = writer_drafters(512)[name]
+
+    @eqx.filter_jit
+    @eqx.filter_vmap(in_axes=(None, None, 0, 0))
+    def forward(primary, drafter, tokens, starts):
+        p, hidden = primary(tokens, return_hidden=True)
+        if isinstance(drafter, Tandem):
+            return p, drafter.read_blocks(tokens, hidden, starts)[0]
+        return p, drafter(tokens)
+
+    return forward(writer(512), drafter, jnp.asarray(contexts), jnp.asarray(starts))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain", *(pytest.param(n, marks=pytest.mark.slow) for n in ("last-paper", "last-own", "fused-own"))],
+)
+def test_acceptance_is_one_minus_the_total_variation(name):
+    text, rows, summary = sampled(name)
+    expected = teacher_forced(name, text, rows)
+    surprise, variance = 0.0, 0.0
+    for row, overlap in zip(rows, expected, strict=True):
+        np.testing.assert_allclose(row["overlap"], overlap, atol=1e-4)
+        # Of the drafts that were judged, each is kept with probability β.
+        for i in range(min(row["accepted"] + 1, row["drafted"])):
+            surprise += (row["accepted"] > i) - overlap[i]
+            variance += overlap[i] * (1 - overlap[i])
+    assert variance > 10 and 0 < summary["accepted"] < summary["drafted"]
+    assert abs(surprise) < 4 * variance**0.5

@@ -1,0 +1,165 @@
+"""The command line as a person meets it: the whole way on a small text, and one line for every mistake."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tandem_edu.cli import main
+from tandem_edu.zoo import load_folder
+
+SIZES = ["--layers", "2", "--width", "16", "--heads", "2", "--context", "64"]
+RUN = ["--steps", "6", "--seq-len", "16", "--batch-size", "2"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "story.txt"
+    rng = np.random.default_rng(0)
+    words = np.array(["the cat", "the dog", "sat on", "ran from", "a mat", "a hat", "and"])
+    path.write_text("\n\n".join(" ".join(rng.choice(words, 60)) + "." for _ in range(40)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def runs(text, tmp_path_factory):
+    """A trained primary, distilled secondary and tandem, made by the command itself."""
+    folder = tmp_path_factory.mktemp("runs")
+    primary = str(folder / "primary")
+    common = ["--text", text, "--vocab-size", "270", *RUN]
+    assert main(["train", "primary", "--out", primary, *SIZES, *common]) == 0
+    small = ["--layers", "1", "--width", "8", "--heads", "2", "--context", "64", "--primary", primary]
+    assert main(["train", "distilled", "--out", str(folder / "distilled"), *small, *common]) == 0
+    assert main(["train", "tandem-distil", "--out", str(folder / "tandem"), *small, *common]) == 0
+    return folder
+
+
+def test_a_card_tells_where_a_model_comes_from(runs, text):
+    card = json.loads((runs / "tandem" / "card.json").read_text())
+    assert card["recipe"]["name"] == "tandem-distil"
+    assert card["data"]["name"] == "story.txt"
+    assert card["primary"] == "../primary"
+    assert card["held_out"]["step"] == 6
+
+
+def test_all_write_the_same_greedy_text(runs, capsys):
+    decoding = ["--prompt", "the cat sat", "--tokens", "30"]
+    assert main(["generate", str(runs / "primary"), *decoding]) == 0
+    alone = capsys.readouterr().out
+    assert alone.startswith("the cat sat")
+    for drafter in ("distilled", "tandem"):
+        assert main(["speculate", str(runs / drafter), *decoding, "--block-len", "3"]) == 0
+        said = capsys.readouterr()
+        assert said.out == alone
+        assert "block_efficiency" in said.err
+
+
+def test_a_secondary_alone_generates_with_its_primarys_vocabulary(runs, capsys):
+    assert main(["generate", str(runs / "distilled"), "--prompt", "the", "--temperature", "1"]) == 0
+    assert capsys.readouterr().out.startswith("the")
+
+
+def test_a_folder_survives_a_move_together_with_its_primary(runs, tmp_path):
+    moved = runs.rename(tmp_path / "elsewhere")
+    try:
+        assert load_folder(moved / "tandem").primary.model.config.n_layers == 2
+    finally:
+        moved.rename(runs)
+
+
+def test_the_same_command_again_goes_on(runs, text, capsys):
+    command = ["train", "primary", "--out", str(runs / "primary"), *SIZES, "--text", text]
+    command += ["--vocab-size", "270"]
+    before = (runs / "primary" / "model.safetensors").read_bytes()
+    assert main([*command, *RUN]) == 0
+    assert (runs / "primary" / "model.safetensors").read_bytes() == before
+    assert main([*command, *RUN, "--learning-rate", "0.5"]) == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+MISTAKES = [
+    ("train primary --out {new} --text nowhere.txt", "nothing at"),
+    (
+        "train primary --out {new} --text {text} --width 30 --heads 4 --vocab-size 270",
+        "d_model divisible by n_heads",
+    ),
+    ("train primary --out {new} --text {text} --steps 0 --vocab-size 270", "steps"),
+    ("train distilled --out {new} --text {text} --width 8 --heads 2 --vocab-size 270", "a primary"),
+    ("train tandem-ce --out {new} --text {text} --width 8 --heads 2 --vocab-size 270", "a primary"),
+    ("train tandem-ce --out {new} --text {text} --primary nowhere", "no such folder"),
+    ("train secondary --out {new} --text {text} --block-lens 2 --vocab-size 270", "primary for a tandem"),
+    ("train primary --out {text}/in/a/file --text {text} --vocab-size 270", "expected"),
+    (
+        "train tandem-ce --out {new} --text {text} --primary {runs}/primary --width 8 --layer-map x",
+        '"last"',
+    ),
+    ("generate nowhere --prompt a", "no such folder"),
+    ("generate {empty} --prompt a", "no card.json"),
+    ("generate {runs}/tandem --prompt a", "a Transformer"),
+    ("generate {runs}/primary --prompt=", "a prompt"),
+    ("generate {runs}/primary --prompt a --tokens 0", "max_new_tokens of at least 1"),
+    ("generate {runs}/primary --prompt a --tokens 64", "the context of 64"),
+    ("generate {runs}/primary --prompt a --temperature -1", "temperature of at least 0"),
+    ("generate {runs}/primary --prompt a --temperature 1 --top-k 0", "top_k of at least 1"),
+    ("generate {runs}/primary --prompt a --temperature 1 --top-p 2", "top_p in (0, 1]"),
+    ("speculate {runs}/tandem --prompt a --block-len 0", "block_len"),
+    ("speculate {runs}/primary --prompt a", "a drafter with its primary"),
+    ("generate {damaged} --prompt a", "JSON in"),
+]
+
+
+@pytest.mark.parametrize(("command", "said"), MISTAKES, ids=[command for command, _ in MISTAKES])
+def test_a_mistake_gets_one_line(command, said, runs, text, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "card.json").write_text("{")
+    places = {"runs": runs, "text": text, "new": tmp_path / "new"}
+    places |= {name: tmp_path / name for name in ("empty", "damaged")}
+    arguments = [part.format(**places) for part in command.split()]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tandem-edu: expected ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["train"], ["generate", "x", "--tokens", "many"]])
+def test_a_command_that_is_none(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--help" in error
+
+
+def test_the_command_is_installed_and_helps():
+    run = subprocess.run([sys.executable, "-m", "tandem_edu.cli", "--help"], capture_output=True, text=True)
+    assert run.returncode == 0
+    for command in ("demo", "train", "generate", "speculate"):
+        assert command in run.stdout
+
+
+@pytest.mark.slow
+def test_the_quick_demo(tmp_path):
+    """The whole of it, as CI runs it, in a process of its own."""
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "tandem_edu.cli",
+        "demo",
+        "--quick",
+        "--out",
+        str(tmp_path),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "tokens per primary call" in run.stdout
+    report = (tmp_path / "report.html").read_text()
+    assert report.count("<img alt=") == 5
+    assert "is the same, token for token, in every run" in report
+    assert "<script" not in report

@@ -1,0 +1,85 @@
+"""Runs killed with SIGKILL, which no program can answer, end bit for bit as if they had not been."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import resumable
+
+from tandem_edu.model.weights import named_arrays
+from tandem_edu.train.checkpoint import NAME
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+
+
+@contextmanager
+def child(folder, steps: int):
+    """The run in a process of its own; killed at the end, whatever happens."""
+    command = [sys.executable, str(Path(resumable.__file__)), str(folder), str(steps)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_step(process, step: int) -> bool:
+    """Read the child's evaluations up to that of `step`; False if it ended before."""
+    return any(int(line) >= step for line in process.stdout)
+
+
+def summary(result):
+    """All that must not differ: the weights' bytes and the history apart from its seconds."""
+    weights = {name: np.asarray(leaf).tobytes() for name, leaf in named_arrays(result.model).items()}
+    history = [{name: value for name, value in e.items() if name != "seconds"} for e in result.history]
+    return weights, history
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
+    with child(tmp_path, 400) as process:
+        assert wait_for_step(process, 8)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    heard = []
+    resumed = resumable.run(400, str(tmp_path), lambda entry: heard.append(entry["step"]))
+    assert 8 < heard[0] < 400
+    assert summary(resumed) == summary(resumable.run(400))
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment(tmp_path):
+    """Again and again, at random times, so that many fall into the writing of a checkpoint."""
+    steps, kills, interrupted, chance = 600, 0, 0, random.Random(0)
+    expected = summary(resumable.run(steps))
+    for _ in range(60):
+        with child(tmp_path, steps) as process:
+            if not wait_for_step(process, 0) and process.wait() == 0:
+                break
+            time.sleep(chance.uniform(0, 0.4))
+            process.kill()
+            process.wait()
+        kills += 1
+        interrupted += any(name != NAME for name in os.listdir(tmp_path))
+    print(f"{kills} kills, {interrupted} of them while a checkpoint was being written")
+    assert kills >= 5
+    assert summary(resumable.run(steps, str(tmp_path))) == expected
+    assert os.listdir(tmp_path) == [NAME]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 10, 18, 20, 22, 36])
+def test_kills_right_after_a_step(tmp_path, step):
+    """Before, at and after the change of phase (step 20), and near the end."""
+    with child(tmp_path, 40) as process:
+        assert wait_for_step(process, step)
+        process.kill()
+        process.wait()
+    assert summary(resumable.run(40, str(tmp_path))) == summary(resumable.run(40))
