@@ -1,7 +1,7 @@
 # Everything runs in .venv, made by the first Python of at least 3.11 that works. A target installs what
 # it needs once; a second call installs nothing until pyproject.toml changes.
 
-.PHONY: demo test test-quick lint lab clean
+.PHONY: demo test test-quick lint lab notebooks clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -28,6 +28,9 @@ lint: $(VENV)/.installed-test
 
 lab: $(VENV)/.installed-test
 	$(BIN)/jupyter lab notebooks
+
+notebooks: $(VENV)/.installed-test
+	$(BIN)/python notebooks/build.py
 
 clean:
 	rm -rf $(VENV)

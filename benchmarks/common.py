@@ -124,12 +124,12 @@ def summary(raced: dict[str, dict], tokens: int, ours: str) -> dict[str, dict]:
 
 def table(title: str, rows: dict[str, dict]) -> str:
     """A summary as text: median and quartiles."""
-    head = f"{'':24} {'tokens/s':>9} {'quartiles':>17} {'ours is x':>10} {'quartiles':>13} {'first call':>11}"
+    head = f"{'':28} {'tokens/s':>9} {'quartiles':>17} {'ours is x':>10} {'quartiles':>13} {'first call':>11}"
     lines = [title, head]
     for name, row in rows.items():
         speed, ratio = row["tokens_per_second"], row["ours_is_faster_by"]
         lines.append(
-            f"{name:24} {speed['median']:9.0f} {speed['q1']:8.0f}-{speed['q3']:<8.0f}"
+            f"{name:28} {speed['median']:9.0f} {speed['q1']:8.0f}-{speed['q3']:<8.0f}"
             f" {ratio['median']:10.2f} {ratio['q1']:6.2f}-{ratio['q3']:<6.2f}"
             f" {row['first_call_seconds']:9.1f} s"
         )
@@ -148,6 +148,16 @@ def machine() -> dict:
         "packages": {name: found for name in packages if (found := _version(name))},
         "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
+
+
+def say_machine() -> dict:
+    """Print what the numbers depend on, and whether they can be trusted at all; return it."""
+    facts = machine()
+    print(json.dumps(facts))
+    if facts["load_before"] and facts["load_before"][0] > 0.3:
+        # Threads that wait for one another, as OpenMP's do, suffer far more than those that do not.
+        print("WARNING: other work is running, so neither speeds nor ratios mean anything", file=sys.stderr)
+    return facts
 
 
 def write(name: str, record: dict) -> Path:

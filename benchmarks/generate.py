@@ -11,7 +11,6 @@ its first two layers. What a trained pair accepts is another matter; here both s
 """
 
 import argparse
-import json
 import tempfile
 
 import common
@@ -39,20 +38,15 @@ def ours(settings: dict):
 
 
 def ours_speculative(settings: dict):
-    """`te.speculate`; the first result of a race also tells what was accepted."""
+    """`te.speculate`."""
     import jax
 
     import tandem_edu as te
 
-    primary, secondary = te.from_hf(settings["primary"]), te.from_hf(settings["secondary"])
-    texts, block_len = prompts(settings), settings["block_len"]
-
-    def run():
-        out = te.speculate(primary, secondary, next(texts), settings["new"], block_len=block_len)
-        return np.asarray(out.tokens).tolist()
-
-    out = te.speculate(primary, secondary, next(prompts(settings)), settings["new"], block_len=block_len)
-    return run, {"jax": jax.__version__, "trace": json.loads(json.dumps(out.trace.summary(), default=float))}
+    pair, texts = [te.from_hf(settings[name]) for name in ("primary", "secondary")], prompts(settings)
+    options = {"block_len": settings["block_len"]}
+    run = lambda: np.asarray(te.speculate(*pair, next(texts), settings["new"], **options).tokens).tolist()
+    return run, {"jax": jax.__version__}
 
 
 def torch_loop(settings: dict):
@@ -106,12 +100,16 @@ def _llama(folder: str):
 PLAIN = {
     "ours": ours,
     "torch, plain loop": torch_loop,
+    # Some hundred small products a token: a second thread may cost more than it brings.
+    "torch, plain loop, 1 thread": lambda settings: torch_loop(settings | {"threads": 1}),
     "transformers, dynamic": lambda settings: hugging_face(settings, "dynamic"),
     "transformers, static": lambda settings: hugging_face(settings, "static"),
+    "transformers, 1 thread": lambda settings: hugging_face(settings | {"threads": 1}, "dynamic"),
 }
 SPECULATIVE = {
     "ours, speculative": ours_speculative,
     "transformers, assisted": lambda settings: hugging_face(settings, assisted=True),
+    "assisted, 1 thread": lambda settings: hugging_face(settings | {"threads": 1}, assisted=True),
 }
 
 
@@ -144,14 +142,22 @@ def different(raced: dict) -> int:
     return int(np.sum(np.any(texts != texts[0], axis=0)))
 
 
+def acceptance(settings: dict) -> dict:
+    """What the primary made of the drafts, on the first prompt; after the race, not during it."""
+    import tandem_edu as te
+
+    pair = [te.from_hf(settings[name]) for name in ("primary", "secondary")]
+    out = te.speculate(*pair, next(prompts(settings)), settings["new"], block_len=settings["block_len"])
+    summary = out.trace.summary()
+    return {name: float(summary[name]) for name in ("block_efficiency", "mean_accepted")}
+
+
 def measure(title: str, names: list[str], settings: dict, repetitions: int) -> dict:
     """Race, print, return the record; `ours` is the first name."""
     raced = common.race(__file__, names, settings, repetitions)
     rows, odd = common.summary(raced, settings["new"], names[0]), different(raced)
     print(common.table(f"\n{title}: prompt {settings['prompt']}, {settings['new']} new tokens", rows))
     print(f"tokens in which the texts differ: {odd} of {len(raced[names[0]]['results']) * settings['new']}")
-    if trace := raced[names[0]]["facts"].get("trace"):
-        print("acceptance on the first prompt:", {k: trace[k] for k in ("block_efficiency", "mean_accepted")})
     return {"title": title, "summary": rows, "different_tokens": odd, "raced": raced}
 
 
@@ -162,14 +168,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=common.cores())
     parser.add_argument("--primary", help="folder of a Llama checkpoint")
     parser.add_argument("--secondary", help="folder of a smaller one with the same vocabulary")
+    parser.add_argument("--new", type=int, default=128, help="tokens to write")
     parser.add_argument("--vocab", type=int, default=1024, help="prompts are random ids below this")
     options = parser.parse_args()
     if bool(options.primary) != bool(options.secondary):
         parser.error("--primary and --secondary go together")
-    settings = {"vocab": options.vocab, "prompt": 64, "new": 128, "block_len": 4, "seed": 0}
+    settings = {"vocab": options.vocab, "prompt": 64, "new": options.new, "block_len": 4, "seed": 0}
     settings["threads"] = options.threads
-    machine = common.machine()
-    print(json.dumps(machine))
+    machine = common.say_machine()
     with tempfile.TemporaryDirectory() as folder:
         given = {"primary": options.primary, "secondary": options.secondary}
         settings |= given if options.primary else export_random_pair(settings, folder)
@@ -177,7 +183,10 @@ def main() -> None:
             measure("one by one", list(PLAIN), settings, options.repetitions),
             measure("speculative, γ = 4", list(SPECULATIVE), settings, options.repetitions),
         ]
-    print("written:", common.write("generate", {"machine": machine, "settings": settings, "races": races}))
+        accepted = acceptance(settings)
+    print("on the first prompt:", accepted)
+    record = {"machine": machine, "settings": settings, "acceptance": accepted, "races": races}
+    print("written:", common.write("generate", record))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ they report on the way are compared, so that nobody is fast by doing something e
 """
 
 import argparse
-import json
 import shutil
 import tempfile
 
@@ -148,8 +147,7 @@ def main() -> None:
     names = [name for name in CONTENDERS if options.compile or name != "torch.compile"]
     settings = {"vocab": 1024, "batch": 8, "seq": 256, "seed": 0, "threads": options.threads}
     settings |= {"learning_rate": 1e-3, "warmup_steps": 1000, "weight_decay": 0.1, "clip_norm": 1.0}
-    machine = common.machine()
-    print(json.dumps(machine))
+    machine = common.say_machine()
     sizes = [measure(size, settings, names, options.repetitions) for size in options.size or SIZES]
     print("written:", common.write("train_step", {"machine": machine, "sizes": sizes}))
 

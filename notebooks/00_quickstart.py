@@ -18,7 +18,7 @@
 # **Time:** about two minutes of computing on a laptop's CPU, and as long as you like for reading.
 #
 # **At the end you can**
-# * say what a *primary*, a *drafter* and a *block* are, and why drafting saves time without changing the text;
+# * say what *primary*, *drafter* and *block* mean, and why drafting saves time but never changes the text;
 # * read off which drafted tokens were accepted, and what the block length γ does to that;
 # * train a *tandem*: a drafter that attends to the primary's own representations.
 
@@ -197,14 +197,14 @@ gamma_panel(comparison, tokenizer)
 # after them; if one is rejected, the prediction at its place replaces it.
 # </details>
 #
-# <details><summary>A drafter that is always right, γ = 4: how many tokens per call? And one that is always wrong?</summary>
+# <details><summary>How many tokens per call at γ = 4, if all guesses are right? If none is?</summary>
 #
-# Five, the four drafts and the primary's own. And one: the primary alone would have been faster.
+# Five: the four drafts and the primary's own. And one, so that the primary alone would have been faster.
 # </details>
 #
-# <details><summary>Why can the tandem not look at the primary's representation of the token it has just drafted?</summary>
+# <details><summary>Why can the tandem not see the primary's view of the token just drafted?</summary>
 #
-# Because the primary has not read it. It reads a block when the block is finished; that is the saving.
+# Because the primary has not read it: it reads a block when the block is finished, which is the saving.
 # Inside the block the tandem has to make do with its own representations.
 # </details>
 #

@@ -1,4 +1,4 @@
-"""Make each notebook from its py:percent source: convert, run, keep what a reader without a kernel needs.
+"""Make each notebook from its py:percent source: convert, run, keep what lasts.
 
 python notebooks/build.py                 all of them
 python notebooks/build.py 00_quickstart   one
@@ -24,29 +24,35 @@ def from_source(source: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def executed(notebook: nbformat.NotebookNode, timeout: int = 600) -> nbformat.NotebookNode:
-    """Run all cells. A panel needs a kernel, so its output is left out, as are progress bars."""
-    NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": HERE}}
-    ).execute()
+def run(notebook: nbformat.NotebookNode, timeout: int = 600) -> nbformat.NotebookNode:
+    """Run all cells; the first error raises."""
+    place = {"metadata": {"path": HERE}}
+    return NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=place).execute()
+
+
+def lasting(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """What a reader without a kernel has use for: no panels, no progress bars, no traces of the run."""
     notebook.metadata.pop("widgets", None)
+    notebook.metadata.pop("language_info", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata.pop("execution", None)
-            cell.outputs = [output for output in cell.outputs if _lasting(output)]
+            cell.outputs = [
+                output for output in cell.outputs if not is_panel(output) and output.get("name") != "stderr"
+            ]
     return notebook
 
 
-def _lasting(output: nbformat.NotebookNode) -> bool:
-    is_panel = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-    return not is_panel and output.get("name") != "stderr"
+def is_panel(output: nbformat.NotebookNode) -> bool:
+    """Whether it is an ipywidget, which is nothing without its kernel."""
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 def main(names: list[str]) -> None:
     """Build the notebooks of these names, or all."""
     for source in sorted(HERE.glob("[0-9]*.py")):
         if not names or source.stem in names:
-            nbformat.write(executed(from_source(source)), source.with_suffix(".ipynb"))
+            nbformat.write(lasting(run(from_source(source))), source.with_suffix(".ipynb"))
             print(source.with_suffix(".ipynb").name)
 
 

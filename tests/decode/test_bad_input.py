@@ -1,5 +1,7 @@
 """What a person can get wrong, and what the decoder answers."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from lively_models import speaker, speaker_drafters, writer
 
 from tandem_edu.decode import Drafter, PlainDrafter, Sampling, generate, speculate
+from tandem_edu.decode.drafters import as_drafter
 from tandem_edu.errors import BadInput
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
 
@@ -94,12 +97,12 @@ def test_a_block_of_no_tokens(block_len):
 @pytest.mark.parametrize(
     "how, says",
     [
-        (dict(temperature=-0.1), "temperature of at least 0, got -0.1"),
-        (dict(temperature=float("nan")), "got nan"),
-        (dict(temperature=1.0, top_k=0), "top_k of at least 1, got 0"),
-        (dict(temperature=1.0, top_p=0.0), r"top_p in \(0, 1\], got 0.0"),
-        (dict(temperature=1.0, top_p=1.5), "got 1.5"),
-        (dict(temperature=1.0, top_p=float("nan")), "got nan"),
+        ({"temperature": -0.1}, "temperature of at least 0, got -0.1"),
+        ({"temperature": float("nan")}, "got nan"),
+        ({"temperature": 1.0, "top_k": 0}, "top_k of at least 1, got 0"),
+        ({"temperature": 1.0, "top_p": 0.0}, r"top_p in \(0, 1\], got 0.0"),
+        ({"temperature": 1.0, "top_p": 1.5}, "got 1.5"),
+        ({"temperature": 1.0, "top_p": float("nan")}, "got nan"),
     ],
 )
 def test_sampling_that_is_no_distribution(how, says):
@@ -115,7 +118,7 @@ def test_a_drafter_of_another_vocabulary():
         speculate(speaker(), PlainDrafter(drafter), [1], 4)
 
 
-@pytest.mark.parametrize("sizes", [dict(n_layers=2), dict(d_model=8)])
+@pytest.mark.parametrize("sizes", [{"n_layers": 2}, {"d_model": 8}])
 def test_a_tandem_for_another_primary(sizes):
     tandem = Tandem(speaker(), other(**sizes).config, key=jax.random.key(0))
     with pytest.raises(BadInput, match="pass the primary it was trained with"):
@@ -132,6 +135,13 @@ def test_a_drafter_of_a_shorter_context_is_fine():
     drafter = other(max_len=8)
     out = speculate(speaker(), drafter, [1], 31)
     np.testing.assert_array_equal(out.tokens, generate(speaker(), [1], 31).tokens)
+
+
+def test_what_is_no_drafter_at_all():
+    # Unwrapped, because the tests' type checker would answer first.
+    for thing in ("prompt lookup", None, speaker().config):
+        with pytest.raises(BadInput, match=r"a Transformer, a Tandem or a te\.Drafter, got"):
+            inspect.unwrap(as_drafter)(thing, speaker())
 
 
 def test_the_protocol_itself_is_no_drafter():

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from lively_models import speaker, speaker_drafters, writer, writer_drafters
 
 from tandem_edu.decode import Sampling, generate, speculate
 
 PROMPTS = jnp.asarray(np.random.default_rng(3).integers(0, 48, (4, 5)), jnp.int32)
-HOW = Sampling(temperature=1.0, top_k=30)
+HOW = Sampling(temperature=1.0)
 
 
 def assert_same(together, one_by_one) -> None:
@@ -18,8 +19,9 @@ def assert_same(together, one_by_one) -> None:
         )
 
 
-def test_speculation_under_jit_and_vmap_equals_one_text_at_a_time():
-    primary, drafter = writer(32), writer_drafters(32)["last-own"]
+@pytest.mark.parametrize("name", ["plain", pytest.param("last-own", marks=pytest.mark.slow)])
+def test_speculation_under_jit_and_vmap_equals_one_text_at_a_time(name):
+    primary, drafter = writer(32), writer_drafters(32)[name]
     keys = jax.random.split(jax.random.key(0), 4)
 
     def one(prompt, key):
@@ -37,16 +39,11 @@ def test_generate_under_jit_and_vmap_equals_one_text_at_a_time():
     def one(prompt, key):
         return generate(writer(32), prompt, 20, HOW, key, stop_token=7)
 
-    together = jax.jit(jax.vmap(one))(PROMPTS, keys)
-    assert_same(together, [one(prompt, key) for prompt, key in zip(PROMPTS, keys, strict=True)])
-
-
-def test_vmap_over_keys_alone_gives_other_texts_for_other_keys():
-    keys = jax.random.split(jax.random.key(0), 6)
-    draw = jax.vmap(lambda key: generate(writer(32), PROMPTS[0], 20, HOW, key).tokens)
-    texts = np.asarray(draw(keys)).tolist()
-    assert len({tuple(text) for text in texts}) == 6
-    np.testing.assert_array_equal(draw(keys), texts)
+    # The same prompt twice: other keys make another text of it.
+    prompts = PROMPTS.at[1].set(PROMPTS[0])
+    together = jax.jit(jax.vmap(one))(prompts, keys)
+    assert_same(together, [one(prompt, key) for prompt, key in zip(prompts, keys, strict=True)])
+    assert together.tokens[0].tolist() != together.tokens[1].tolist()
 
 
 class Counted(Sampling):
@@ -71,9 +68,7 @@ def test_numbers_change_without_compiling_anew():
 
     both([1], 9, 4, 0, None, 1.0, 3, 0.9)
     first = len(TRACED)
-    assert first > 0
+    assert first >= 3, "the draft, the verification, generate: does `Counted` count at all?"
     for block_len in range(1, 9):
         both([1, 2, 3], 9 + block_len, block_len, block_len, 4, 0.1 * block_len, block_len, 0.1 * block_len)
     assert len(TRACED) == first
-    both([1], 9, 9, 0, None, 1.0, 3, 0.9)
-    assert len(TRACED) > first, "γ = 9 is in the next multiple of 8: does `Counted` count at all?"

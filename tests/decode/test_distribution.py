@@ -23,8 +23,8 @@ from tandem_edu.decode import Sampling, generate, speculate
 speculative = importlib.import_module("tandem_edu.decode.speculative")
 verification = importlib.import_module("tandem_edu.decode.verify")
 
-PLAIN = dict(temperature=1.0)
-WARPED = dict(temperature=0.7, top_k=4, top_p=0.9)
+PLAIN = {"temperature": 1.0}
+WARPED = {"temperature": 0.7, "top_k": 4, "top_p": 0.9}
 
 
 def draw_many(one, draws: int, chunk: int = 2_000):
@@ -81,9 +81,9 @@ def test_speculation_has_the_primarys_distribution(name, block_len, how):
 CASES = [
     (3, 1, PLAIN),
     (4, 3, PLAIN),
-    (3, 2, dict(temperature=0.7)),
-    (3, 2, dict(temperature=1.0, top_k=3)),
-    (4, 8, dict(temperature=1.0, top_p=0.8)),
+    (3, 2, {"temperature": 0.7}),
+    (3, 2, {"temperature": 1.0, "top_k": 3}),
+    (4, 8, {"temperature": 1.0, "top_p": 0.8}),
 ]
 # The plain drafter and the paper's tandem in all of these ways, each of the other tandems in one.
 SLOW_CASES = [(name, *case) for name in DRAFTERS[:2] for case in CASES]
@@ -98,7 +98,7 @@ def test_speculation_has_the_primarys_distribution_in_every_way(name, new, block
 
 @pytest.mark.slow
 def test_a_stop_token_leaves_the_distribution_as_it_is():
-    stop, how = 2, dict(temperature=1.0)
+    stop, how = 2, {"temperature": 1.0}
     full = slow.joint(speaker(), [1], 3, **how)
     table = np.zeros(full.shape)
     for text in np.ndindex(full.shape):

@@ -22,7 +22,7 @@ def prompt_of(length: int, seed: int = 0) -> np.ndarray:
 def compare(drafter, max_len: int, prompts, block_lens=range(1, 9)) -> dict:
     """Fill the context after every prompt with every γ; the counts, once every text agrees."""
     primary = writer(max_len)
-    counts = dict(tokens=0, drafted=0, accepted=0, kinds=set())
+    counts = {"tokens": 0, "drafted": 0, "accepted": 0, "kinds": set()}
     for prompt in prompts:
         new = max_len - len(prompt)
         alone = np.asarray(generate(primary, prompt, new).tokens)
@@ -115,7 +115,7 @@ def the_row_before(drafts, drafted, q, p, sampling, key, start):
     return verification.Verdict(verdict.accepted, jnp.argmax(p[row]).astype(jnp.int32), verdict.overlap)
 
 
-@pytest.mark.parametrize("broken", [one_draft_too_many, the_row_before])
+@pytest.mark.parametrize("broken", [one_draft_too_many, pytest.param(the_row_before, marks=pytest.mark.slow)])
 def test_the_comparison_fails_for_a_broken_verification(broken, monkeypatch):
     monkeypatch.setattr(speculative, "verify", broken)
     drafter = retraced(writer_drafters(32)["plain"])

@@ -82,7 +82,7 @@ def test_a_stop_token_in_the_prompt_stops_nothing():
 
 
 def test_a_sampled_text_is_the_same_up_to_its_end():
-    how = dict(sampling=Sampling(1.0), key=jax.random.key(4))
+    how = {"sampling": Sampling(1.0), "key": jax.random.key(4)}
     _, full = speculated(2, **how)
     tokens = np.asarray(full.tokens).tolist()
     for stop in (tokens[3], tokens[11]):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 
 import equinox as eqx
 import jax
@@ -18,15 +19,14 @@ from tandem_edu.model.masks import block_starts
 
 PROMPT = [5, 40, 3]
 NEW, BLOCK_LEN = 400, 4
+HOW = {"temperature": 1.0, "top_k": 20}
 
 
 def by_hand(drafted, accepted, emitted) -> Trace:
     """A trace of these cycles, with an empty row behind them as the real ones have."""
     columns = [jnp.array([*column, 0], jnp.int32) for column in (drafted, accepted, emitted)]
     rows = len(drafted) + 1
-    return Trace(
-        jnp.int32(len(drafted)), *columns, jnp.full((rows, 8), -1, jnp.int32), jnp.zeros((rows, 8))
-    )
+    return Trace(jnp.int32(len(drafted)), *columns, jnp.full((rows, 8), -1, jnp.int32), jnp.zeros((rows, 8)))
 
 
 def test_the_measures_of_a_trace_made_by_hand():
@@ -64,14 +64,12 @@ def test_many_traces_at_once_are_refused():
             measure()
 
 
+@cache
 def sampled(name: str):
     """A text, the rows of its trace, its summary."""
     drafter, key = writer_drafters(512)[name], jax.random.key(1)
     out = speculate(writer(512), drafter, PROMPT, NEW, BLOCK_LEN, Sampling(**HOW), key)
     return [*PROMPT, *np.asarray(out.tokens).tolist()], out.trace.rows(), out.trace.summary()
-
-
-HOW = dict(temperature=1.0, top_k=20)
 
 
 def test_rows_agree_with_the_text_and_the_summary():
