@@ -35,12 +35,12 @@ def _demo(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from tandem_edu import data
     from tandem_edu.train import recipe, train
-    from tandem_edu.zoo import load_folder, save_folder
+    from tandem_edu.zoo import load_primary, save_folder
 
     given = {name: getattr(options, name) for name in _RECIPE}
     changes = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
     settings = recipe(options.recipe, **changes)
-    primary = load_folder(options.primary) if options.primary else None
+    primary = load_primary(options.primary) if options.primary else None
     corpus = data.load_text(options.text)
     train_text, valid_text = corpus.train_valid()
     tokenizer = primary.tokenizer if primary else data.train_tokenizer(train_text, options.vocab_size)
@@ -66,7 +66,7 @@ def _new_model(options: argparse.Namespace, settings, primary, vocab_size: int):
     from tandem_edu.zoo import load_folder
 
     model_key, tandem_key = jax.random.split(jax.random.key(settings.seed))
-    shared = primary is not None and not options.own_vocabulary
+    lender = None if primary is None or options.own_vocabulary else primary.model
     config = TransformerConfig(
         vocab_size=vocab_size,
         d_model=options.width,
@@ -75,16 +75,16 @@ def _new_model(options: argparse.Namespace, settings, primary, vocab_size: int):
         n_kv_heads=options.kv_heads or options.heads,
         d_ff=options.ff or 4 * options.width,
         max_len=options.context,
-        shared_vocab=shared,
-        d_embed=primary.model.config.embed_dim if shared else None,
+        shared_vocab=lender is not None,
+        d_embed=lender.config.embed_dim if lender else None,
     )
-    model = Transformer(config, key=model_key, vocabulary=primary.model.vocabulary if shared else None)
-    if options.start:
-        model = load_folder(options.start).model
-    if not settings.block_lens or isinstance(model, Tandem):
-        return model
-    require(primary is not None, "a primary for a tandem", "none", "pass --primary FOLDER")
-    return Tandem(model, primary.model.config, options.layer_map, options.own_history, key=tandem_key)
+    model = Transformer(config, key=model_key, vocabulary=lender.vocabulary if lender else None)
+    start = load_folder(options.start, options.primary).model if options.start else model
+    if not settings.block_lens or isinstance(start, Tandem):
+        return start
+    if primary is None:
+        raise BadInput("a primary for a tandem", "none", "pass --primary FOLDER")
+    return Tandem(start, primary.model.config, options.layer_map, options.own_history, key=tandem_key)
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -94,10 +94,9 @@ def _generate(options: argparse.Namespace) -> None:
     from tandem_edu.zoo import load_folder
 
     saved = load_folder(options.model, options.primary)
-    kind = type(saved.model).__name__
-    mend = "use tandem-edu speculate with it"
-    require(isinstance(saved.model, Transformer), "a Transformer", kind, mend)
-    prompt, settings = _decoding(options, saved)
+    if not isinstance(saved.model, Transformer):
+        raise BadInput("a Transformer", "a tandem", "use tandem-edu speculate with it")
+    prompt, settings = _decoding(options, saved.tokenizer, saved.model)
     out = generate(saved.model, prompt, stop_token=data.END_ID, **settings)
     print(_plain(saved.tokenizer, [*prompt, *out.tokens[: int(out.length)].tolist()]))
 
@@ -108,26 +107,25 @@ def _speculate(options: argparse.Namespace) -> None:
     from tandem_edu.zoo import load_folder
 
     saved = load_folder(options.drafter, options.primary)
-    primary = saved.primary
-    if primary is None:
+    if saved.primary is None:
         raise BadInput("a drafter with its primary", f"{options.drafter} alone", "pass --primary FOLDER")
-    prompt, settings = _decoding(options, primary)
+    prompt, settings = _decoding(options, saved.tokenizer, saved.primary)
     settings |= {"block_len": options.block_len, "stop_token": data.END_ID}
-    out = speculate(primary.model, saved.model, prompt, **settings)
+    out = speculate(saved.primary, saved.model, prompt, **settings)
     print(show.terminal_view(saved.tokenizer, prompt, out, colour=sys.stdout.isatty()))
     rows = [{"measure": name, "value": _short(value)} for name, value in out.trace.summary().items()]
     print(show.text_table(rows), file=sys.stderr)
 
 
-def _decoding(options: argparse.Namespace, saved) -> tuple[list[int], dict[str, Any]]:
+def _decoding(options: argparse.Namespace, tokenizer, model) -> tuple[list[int], dict[str, Any]]:
     """The prompt's ids, and how to go on from there."""
     import jax
 
     from tandem_edu.decode import Sampling
 
-    prompt = saved.tokenizer.encode(options.prompt, add_special_tokens=False).ids
+    prompt = tokenizer.encode(options.prompt, add_special_tokens=False).ids
     require(bool(prompt), "a prompt of at least one character", "an empty one", "pass --prompt TEXT")
-    room = max(1, saved.model.config.max_len - len(prompt))
+    room = max(1, model.config.max_len - len(prompt))
     return prompt, {
         "max_new_tokens": min(64, room) if options.tokens is None else options.tokens,
         "sampling": Sampling(options.temperature, options.top_k, options.top_p),

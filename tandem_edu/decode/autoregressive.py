@@ -3,10 +3,11 @@
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from tandem_edu.decode.request import Output, Request, finish, make_request
 from tandem_edu.decode.sampling import EMIT, Sampling, role_key
+from tandem_edu.decode.trace import Trace
 from tandem_edu.model import Transformer
 
 
@@ -33,8 +34,8 @@ def generate(
     (5,)
     """
     request = make_request(model.config, prompt, max_new_tokens, sampling, key, stop_token)
-    text, n = _generate(model, request)
-    return finish(request, text, n, max_new_tokens)
+    text, n, trace = _generate(model, request)
+    return finish(request, text, n, max_new_tokens, trace)
 
 
 @eqx.filter_jit
@@ -54,4 +55,11 @@ def _generate(model: Transformer, request: Request):
         return (n < request.end) & ~stopped
 
     text, n, _, _ = lax.while_loop(unfinished, step, (text, request.prompt_len, cache, jnp.array(False)))
-    return text, n
+    return text, n, _trace(n - request.prompt_len, text.shape[0])
+
+
+def _trace(cycles: Int[Array, ""], rows: int) -> Trace:
+    """Each cycle emits one token; nothing is drafted."""
+    none, drafts = jnp.zeros(rows, jnp.int32), jnp.zeros((rows, 0))
+    emitted = (jnp.arange(rows) < cycles).astype(jnp.int32)
+    return Trace(cycles, none, none, emitted, drafts.astype(jnp.int32), drafts)

@@ -29,7 +29,7 @@ class Output(eqx.Module):
 
     tokens: Int[Array, " max_new_tokens"]
     length: Int[Array, ""]
-    trace: Trace | None = None
+    trace: Trace
 
 
 class Request(eqx.Module):
@@ -124,7 +124,7 @@ def check_prompt(config: TransformerConfig, prompt) -> Int[Array | np.ndarray, "
     return prompt.astype(np.int32)
 
 
-def finish(request: Request, text, n, max_new_tokens: int, trace: Trace | None = None) -> Output:
+def finish(request: Request, text, n, max_new_tokens: int, trace: Trace) -> Output:
     """Cut the new tokens out of the text buffer; after an early end repeat the stop token."""
     text = text[: request.text.shape[0]]
     new = _cut(text, request.prompt_len, n, request.stop_token, max_new_tokens)

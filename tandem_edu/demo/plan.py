@@ -31,7 +31,7 @@ class Plan:
 
 def _configs(d_model: int, n_layers: int, n_heads: int, d_ff: int) -> dict[str, TransformerConfig]:
     """A primary, and a one-layer secondary that speaks through the primary's embedding and head."""
-    heads = {"n_heads": n_heads, "n_kv_heads": n_heads, "max_len": CONTEXT}
+    heads: dict[str, Any] = {"n_heads": n_heads, "n_kv_heads": n_heads, "max_len": CONTEXT}
     primary = TransformerConfig(vocab_size=VOCAB, d_model=d_model, n_layers=n_layers, d_ff=d_ff, **heads)
     secondary = TransformerConfig(
         vocab_size=VOCAB, d_model=d_model, n_layers=1, d_ff=d_ff, shared_vocab=True, **heads

@@ -132,7 +132,7 @@ def _acceptance(done: Demo) -> list:
             f"below repeats, {looping(done.sampled):.0%} of the sampled), so both are shown: greedy first."
         ),
         show.acceptance_by_position(done.greedy, SHOWN),
-        show.acceptance_by_position(done.sampled, SHOWN, "sampled at temperature 1"),
+        show.acceptance_by_position(done.sampled, SHOWN),
         show.html_table(show.decoding_rows(done.sampled), f"Sampled at temperature 1, γ = {SHOWN}"),
     ]
 

@@ -4,7 +4,7 @@ The yardstick is the primary alone, decoding the same prompts in the same rounds
 requests at batch 1, prompt included, compilation excluded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -46,6 +46,7 @@ class Comparison:
     primary_outputs: tuple[Output, ...] = field(repr=False)
     primary_seconds: np.ndarray
     runs: tuple[Run, ...]
+    greedy: bool
 
     @property
     def drafters(self) -> list[str]:
@@ -100,21 +101,27 @@ def compare(
     for name, given in (("drafter", drafters), ("prompt", prompts), ("block length", block_lens)):
         require(len(given) > 0, f"at least one {name}", "none", "pass one")
     settings = {"max_new_tokens": max_new_tokens, "sampling": sampling, "key": key}
-    latest: dict[Any, tuple[Output, ...]] = {}
+    latest: dict[Any, tuple[Output, ...]] = {}  # by contender
 
     def decode(name, one):
         latest[name] = tuple(one(prompt=prompt, **settings) for prompt in prompts)
         return latest[name]
 
-    contenders = {"primary": partial(decode, "primary", partial(generate, primary))}
+    contenders: dict[Any, Callable[[], object]] = {
+        "primary": partial(decode, "primary", partial(generate, primary))
+    }
     for drafter in drafters:
         for block_len in block_lens:
             one = partial(speculate, primary, drafters[drafter], block_len=block_len)
-            contenders[(drafter, block_len)] = partial(decode, (drafter, block_len), one)
+            contenders[drafter, block_len] = partial(decode, (drafter, block_len), one)
     seconds, _ = interleaved(contenders, repetitions)
     alone = seconds.pop("primary")
-    runs = [Run(*name, latest[name], taken, alone / taken) for name, taken in seconds.items()]
-    return Comparison(tuple(prompts), latest["primary"], alone, tuple(runs))
+    runs = [
+        Run(drafter, block_len, latest[drafter, block_len], taken, alone / taken)
+        for (drafter, block_len), taken in seconds.items()
+    ]
+    greedy = sampling is None or sampling.greedy
+    return Comparison(tuple(prompts), latest["primary"], alone, tuple(runs), greedy)
 
 
 def _row(run: Run) -> dict[str, Any]:

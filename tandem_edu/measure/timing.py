@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,8 +15,8 @@ from tandem_edu.errors import require
 
 
 def interleaved(
-    contenders: Mapping[str, Callable[[], object]], repetitions: int = 5
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    contenders: Mapping[Any, Callable[[], object]], repetitions: int = 5
+) -> tuple[dict[Any, np.ndarray], dict[Any, float]]:
     """Seconds of each contender, float[repetitions], and of its first call, which compiles.
 
     The order is A B C A B C ..., so the ratio of two contenders is taken repetition by repetition.

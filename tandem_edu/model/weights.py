@@ -126,7 +126,7 @@ def fill(like: PyTree, arrays: dict[str, np.ndarray], path: FilePath) -> PyTree:
     for name, leaf in wanted.items():
         got, want = (f"{x.dtype}{list(x.shape)}" for x in (arrays[name], leaf))
         require(got == want, f"{name} in {path} as {want}", got, mend)
-    leaves = [jnp.asarray(arrays[name]) for name in wanted]
+    leaves = [jnp.array(arrays[name]) for name in wanted]  # copies: a training step gives memory away
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(mine), leaves), like)
 
 

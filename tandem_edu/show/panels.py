@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from html import escape
 
 import ipywidgets as widgets
-import numpy as np
 from tokenizers import Tokenizer
 
 from tandem_edu.errors import require
@@ -36,6 +35,7 @@ def gamma_panel(comparison: Comparison, tokenizer: Tokenizer) -> widgets.VBox:
     Raises `BadInput` for a comparison without drafters.
     """
     require(len(comparison.runs) > 0, "a comparison with drafters", "none", "pass them to compare")
+    pictures = {block_len: _pictures(comparison, block_len) for block_len in comparison.block_lens}
     titles = [f"{index + 1}: {len(prompt)} tokens" for index, prompt in enumerate(comparison.prompts)]
     controls = {
         "block_len": widgets.SelectionSlider(
@@ -48,27 +48,31 @@ def gamma_panel(comparison: Comparison, tokenizer: Tokenizer) -> widgets.VBox:
             options=[(title, index) for index, title in enumerate(titles)], description="prompt"
         ),
     }
-    return panel(lambda block_len, prompt: gamma_view(comparison, tokenizer, block_len, prompt), controls)
+    return panel(
+        lambda block_len, prompt: _texts(comparison, tokenizer, block_len, prompt) + pictures[block_len],
+        controls,
+    )
 
 
 def gamma_view(comparison: Comparison, tokenizer: Tokenizer, block_len: int, prompt: int = 0) -> str:
     """What `gamma_panel` shows at one γ, as HTML: readers without a kernel see this."""
-    views = [
-        f"<h4>{escape(_heading(run.drafter, run.outputs[prompt]))}</h4>"
-        + token_view(
-            tokenizer, comparison.prompts[prompt], run.outputs[prompt], f"Drafted by the {run.drafter}"
-        )
-        for run in comparison.runs
-        if run.block_len == block_len
-    ]
-    pictures = (
-        tokens_per_call(comparison, block_len).html() + acceptance_by_position(comparison, block_len).html()
-    )
+    return _texts(comparison, tokenizer, block_len, prompt) + _pictures(comparison, block_len)
+
+
+def _texts(comparison: Comparison, tokenizer: Tokenizer, block_len: int, prompt: int) -> str:
+    """One prompt, continued with each drafter, token by token."""
+    views = [legend()]
+    for run in comparison.runs:
+        if run.block_len == block_len:
+            out, beginning = run.outputs[prompt], comparison.prompts[prompt]
+            calls = out.trace.summary()["cycles"]
+            told = f"{run.drafter}: {int(out.length)} tokens in {calls} calls of the primary"
+            views += [f"<h4>{escape(told)}</h4>", token_view(tokenizer, beginning, out, told)]
+    return "".join(views)
+
+
+def _pictures(comparison: Comparison, block_len: int) -> str:
+    """All prompts together: what is drawn takes longest, so a panel draws it once for each γ."""
+    pictures = [tokens_per_call(comparison, block_len), acceptance_by_position(comparison, block_len)]
     table = html_table(decoding_rows(comparison, [block_len]), f"All prompts, γ = {block_len}")
-    return "".join([legend(), *views, pictures, table])
-
-
-def _heading(drafter: str, out) -> str:
-    summary = out.trace.summary()
-    tokens, calls = int(np.asarray(out.length)), summary["cycles"]
-    return f"{drafter}: {tokens} tokens in {calls} calls of the primary"
+    return "".join([picture.html() for picture in pictures]) + table

@@ -22,8 +22,9 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture
     return Picture(figure, f"Line chart of the held-out loss: {'; '.join(ends)}.")
 
 
-def acceptance_by_position(comparison: Comparison, block_len: int, how: str = "greedy") -> Picture:
+def acceptance_by_position(comparison: Comparison, block_len: int) -> Picture:
     """α_i, the share accepted of the drafts at position i that were reached, at one block length."""
+    how = "greedy" if comparison.greedy else "sampled"
     title = f"Acceptance by position in the block (γ = {block_len}, {how})"
     figure, axes = canvas(title, "position in the block", "accepted, of those reached")
     drafters = comparison.drafters

@@ -36,7 +36,7 @@ def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
     for token in np.asarray(prompt):
         yield "prompt", int(token)
     text, at = np.asarray(out.tokens), 0
-    for row in out.trace.rows() if out.trace is not None else []:
+    for row in out.trace.rows():
         accepted, emitted = row["accepted"], row["emitted"]
         for token in text[at : at + accepted]:
             yield "accepted", int(token)
@@ -45,8 +45,6 @@ def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
         for token in text[at + accepted : at + emitted]:
             yield "primary", int(token)
         at += emitted
-    for token in text[at : int(out.length)]:
-        yield "primary", int(token)
 
 
 def token_view(tokenizer: Tokenizer, prompt, out: Output, label: str = "Decoded text") -> str:

@@ -32,9 +32,9 @@ from tandem_edu.train.step import State, init_state, split, train_step
 
 
 class TrainResult(NamedTuple):
-    """The trained model and its history, a JSON-able list with one dict per evaluation."""
+    """The trained model, of the class given, and its history: JSON-able, a dict an evaluation."""
 
-    model: Model
+    model: Any
     history: History
 
 

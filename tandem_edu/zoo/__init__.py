@@ -2,6 +2,7 @@
 
 from tandem_edu.zoo.folders import Saved as Saved
 from tandem_edu.zoo.folders import load_folder as load_folder
+from tandem_edu.zoo.folders import load_primary as load_primary
 from tandem_edu.zoo.folders import save_folder as save_folder
 from tandem_edu.zoo.hf import from_hf as from_hf
 from tandem_edu.zoo.hf import to_hf as to_hf

@@ -9,7 +9,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -24,12 +24,19 @@ MODEL, TOKENIZER, CARD = "model.safetensors", "tokenizer.json", "card.json"
 
 @dataclass(frozen=True)
 class Saved:
-    """What a folder holds, and its primary (loaded too) where the card names one."""
+    """What a folder holds; where the card names a primary's folder, that model too."""
 
     model: Transformer | Tandem
     tokenizer: Tokenizer
     card: dict[str, Any]
-    primary: "Saved | None" = None
+    primary: Transformer | None = None
+
+
+class SavedPrimary(NamedTuple):
+    """A primary and its tokenizer."""
+
+    model: Transformer
+    tokenizer: Tokenizer
 
 
 def save_folder(
@@ -62,10 +69,17 @@ def load_folder(folder: str | os.PathLike[str], primary: str | os.PathLike[str] 
     card = _read_card(folder)
     if primary is None and card.get("primary"):
         primary = folder / card["primary"]
-    owner = None if primary is None else load_folder(primary)
-    vocabulary = owner.model.vocabulary if owner and isinstance(owner.model, Transformer) else None
-    model = load_model(folder / MODEL, vocabulary=vocabulary)
+    owner = None if primary is None else load_primary(primary).model
+    model = load_model(folder / MODEL, vocabulary=owner.vocabulary if owner else None)
     return Saved(model, load_tokenizer(folder / TOKENIZER), card, owner)
+
+
+def load_primary(folder: str | os.PathLike[str]) -> "SavedPrimary":
+    """`load_folder` of a model that can be a primary. Raises `BadInput` for a tandem."""
+    saved = load_folder(folder)
+    if not isinstance(saved.model, Transformer):
+        raise BadInput(f"a primary in {folder}", "a tandem", "name the folder of the primary itself")
+    return SavedPrimary(saved.model, saved.tokenizer)
 
 
 def _read_card(folder: Path) -> dict[str, Any]:

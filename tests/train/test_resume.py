@@ -44,14 +44,14 @@ def summary(result):
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
-    with child(tmp_path, 400) as process:
+    with child(tmp_path, 120) as process:
         assert wait_for_step(process, 8)
         process.kill()
         assert process.wait() == -signal.SIGKILL
     heard = []
-    resumed = resumable.run(400, str(tmp_path), lambda entry: heard.append(entry["step"]))
-    assert 8 < heard[0] < 400
-    assert summary(resumed) == summary(resumable.run(400))
+    resumed = resumable.run(120, str(tmp_path), lambda entry: heard.append(entry["step"]))
+    assert 8 < heard[0] < 120
+    assert summary(resumed) == summary(resumable.run(120))
 
 
 @pytest.mark.slow

@@ -57,13 +57,12 @@ def borrower(tiny_primary):
 # The step against its slow version
 
 
-@pytest.mark.parametrize("kind", ["plain", "distilled", "tandem", "own_history"])
+@pytest.mark.parametrize("kind", ["plain", "distilled", "tandem"])
 def test_a_step_is_the_obvious_one(kind, tiny_primary, tiny_secondary, tiny_config):
     """Loss and update computed a window at a time, from the pieces."""
     model, block_lens = tiny_secondary, ()
-    if kind in ("tandem", "own_history"):
-        own = kind == "own_history"
-        model, block_lens = Tandem(model, tiny_config, "fused", own, key=jax.random.key(3)), (2, 3)
+    if kind == "tandem":
+        model, block_lens = Tandem(model, tiny_config, key=jax.random.key(3)), (2, 3)
     objective = Objective() if kind == "plain" else DISTIL
     recipe = some(block_lens=block_lens, objectives=((1.0, objective),))
     state, losses = advance(model, recipe, tiny_primary, steps=1)
