@@ -154,7 +154,11 @@ class SwiGLU(eqx.Module):
         self.w_down = init_weight(down, config.d_ff, config.d_model, gain=(2 * config.n_layers) ** -0.5)
 
     def __call__(self, x: Float[Array, "*batch d_model"]) -> Float[Array, "*batch d_model"]:
-        return linear(jax.nn.silu(linear(x, self.w_gate)) * linear(x, self.w_up), self.w_down)
+        return linear(_gated(linear(x, self.w_gate), linear(x, self.w_up)), self.w_down)
+
+
+# Computed again for the gradient instead of kept: reading memory takes longer than two products.
+_gated = jax.checkpoint(lambda gate, up: jax.nn.silu(gate) * up)
 
 
 class Block(eqx.Module):

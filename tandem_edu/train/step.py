@@ -5,6 +5,8 @@ apart. What is trained is every array the model owns; a vocabulary borrowed from
 (`config.shared_vocab`) and the primary itself stay as they are.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -111,6 +113,24 @@ def predict(
     return model(tokens, hidden, *block)
 
 
+def mean_over(
+    function: Callable[..., PyTree], trained: PyTree, parts: Int[Array, "parts batch window"]
+) -> PyTree:
+    """The mean of `function(trained, part)` over the parts, one after the other.
+
+    Only one part's activations are in memory at a time. On a CPU that is faster too, since memory that
+    is used again need not be asked for again, page by page.
+    """
+    if parts.shape[0] == 1:
+        return function(trained, parts[0])
+    add = lambda total, part: (jax.tree.map(jnp.add, total, function(trained, part)), None)
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, trained, parts[0])
+    )
+    total, _ = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda leaf: leaf / parts.shape[0], total)
+
+
 @eqx.filter_jit(donate="all-except-first")
 def train_step(
     given: tuple[PyTree, Transformer | None, Int[Array, "batch window"]],
@@ -126,15 +146,16 @@ def train_step(
     distillation, is left out by the compiler.
     """
     rest, primary, batch = given
-    tokens, targets = batch[:, :-1], batch[:, 1:]
-    # Outside of what is differentiated: no gradient ever enters the primary.
-    teacher, hidden = (None, None) if primary is None else primary(tokens, return_hidden=True)
     block = draw_block(recipe, state.step) if recipe.block_lens else None
 
-    def loss_of(trained):
+    def loss_of(trained, part):
+        tokens, targets = part[:, :-1], part[:, 1:]
+        # Nothing here depends on `trained`: no gradient ever enters the primary.
+        teacher, hidden = (None, None) if primary is None else primary(tokens, return_hidden=True)
         logits = predict(eqx.combine(trained, rest), tokens, hidden, block)
         return objective(logits, targets, teacher)
 
-    loss, gradient = jax.value_and_grad(loss_of)(state.trained)
+    parts = batch.reshape(recipe.micro_batches, -1, batch.shape[-1])
+    loss, gradient = mean_over(jax.value_and_grad(loss_of), state.trained, parts)
     updates, moments = optimizer(recipe).update(gradient, state.moments, state.trained)
     return State(optax.apply_updates(state.trained, updates), moments, state.step + 1), loss

@@ -10,7 +10,7 @@ import pytest
 from tandem_edu.errors import BadInput
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
 from tandem_edu.model.weights import named_arrays
-from tandem_edu.train import Objective, Recipe, cross_entropy, kl_divergence, step
+from tandem_edu.train import Objective, Recipe, cross_entropy, kl_divergence, recipe, step
 from tandem_edu.train.step import (
     decayed,
     draw_block,
@@ -241,3 +241,20 @@ def test_the_state_is_given_away_and_the_model_is_not(tiny_secondary):
 def test_a_tandem_alone_says_what_it_needs(tiny_tandem):
     with pytest.raises(BadInput, match="for a Tandem"):
         predict(tiny_tandem, batch(), None, None)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+def test_a_batch_in_parts_is_the_same_batch(tiny_primary, tiny_tandem, micro_batches):
+    """Equal parts: the mean of the parts' means is the mean of the whole."""
+    whole, parts = (
+        recipe("tandem-distil", steps=4, batch_size=4, seq_len=16, micro_batches=n)
+        for n in (1, micro_batches)
+    )
+    rows = jax.random.randint(jax.random.key(3), (4, 17), 0, tiny_primary.config.vocab_size)
+    ends = []
+    for one in (whole, parts):
+        given = (split(tiny_tandem)[1], tiny_primary, rows)
+        state, loss = train_step(given, init_state(tiny_tandem, one), one, Objective(ce=1.0, kl=0.5))
+        ends.append((loss, state.trained))
+    for mine, theirs in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
