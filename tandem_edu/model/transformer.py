@@ -50,7 +50,12 @@ class Vocabulary(eqx.Module):
 
     def logits(self, x: Float[Array, "*batch seq d_embed"]) -> Float[Array, "*batch seq vocab"]:
         """One score per token id."""
-        return linear(x, self.embedding.T if self.head is None else self.head)
+        if self.head is not None:
+            return linear(x, self.head)
+        rows = x.reshape(-1, x.shape[-1])
+        # Not `rows @ embedding.T`: for a single row XLA would transpose the table again for each token.
+        scores = jax.lax.dot_general(rows, self.embedding, (((1,), (1,)), ((), ())))
+        return scores.reshape(*x.shape[:-1], -1)
 
 
 class Transformer(eqx.Module):
