@@ -38,6 +38,7 @@ def speculate(
     key: PRNGKeyArray | None = None,
     *,
     stop_token: int | None = None,
+    max_block_len: int | None = None,
 ) -> Output:
     """Continue `prompt` exactly as `primary` would, with `drafter` guessing `block_len` (γ) tokens ahead.
 
@@ -45,7 +46,11 @@ def speculate(
     rounding); sampled output has exactly the primary's distribution. The last cycle drafts no more
     than can still be emitted. `out.trace` tells what was drafted and accepted.
 
-    Raises `BadInput` for `block_len` below 1, and whatever `generate` raises.
+    `max_block_len` (γ_max) is part of the compiled program, `block_len` is not: the primary reads
+    γ_max + 1 tokens in each cycle. Left out it is `block_len` rounded up to a multiple of 8, so that a
+    sweep over γ compiles once; `max_block_len=block_len` is faster where few rows are cheaper (a CPU).
+
+    Raises `BadInput` for `block_len` below 1 or above `max_block_len`, and whatever `generate` raises.
 
     >>> import jax
     >>> from tandem_edu.decode.autoregressive import generate
@@ -60,7 +65,9 @@ def speculate(
     require(block_len >= 1, "block_len (γ) of at least 1", block_len, "try block_len=4")
     drafter = as_drafter(drafter, primary)
     request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token)
-    max_block_len = -(-block_len // 8) * 8
+    max_block_len = -(-block_len // 8) * 8 if max_block_len is None else max_block_len
+    got = f"{max_block_len} for block_len={block_len}"
+    require(max_block_len >= block_len, "max_block_len of at least block_len", got, "leave it out")
     text, n, trace = _speculate(primary, drafter, request, jnp.int32(block_len), max_block_len)
     return finish(request, text, n, max_new_tokens, trace)
 

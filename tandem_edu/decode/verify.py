@@ -46,10 +46,13 @@ def verify(
     """
     block = drafts.shape[0]
     index = jnp.arange(block)
-    keys = jax.vmap(lambda i: role_key(key, start, start + i, ACCEPT))(index)
-    u = jax.vmap(jax.random.uniform)(keys)
+    if sampling.greedy:
+        u = jnp.zeros(block)
+    else:
+        keys = jax.vmap(lambda i: role_key(key, start, start + i, ACCEPT))(index)
+        u = jax.vmap(jax.random.uniform)(keys)
     kept = (u * q[index, drafts] < p[index, drafts]) & (index < drafted)
-    accepted = jnp.sum(jnp.cumprod(kept.astype(jnp.int32)))
+    accepted = jnp.argmin(jnp.append(kept, False)).astype(jnp.int32)
     emit_key = role_key(key, start, start + accepted, EMIT)
     token = sampling.draw(next_distribution(p, q, accepted, drafted), emit_key)
     return Verdict(accepted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))

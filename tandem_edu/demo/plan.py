@@ -8,7 +8,7 @@ from tandem_edu.train import Objective, Recipe, recipe
 
 VOCAB, CONTEXT = 1024, 256
 DISTILLED, TANDEM = "distilled secondary", "tandem"
-BLOCK_LENS = (1, 2, 3, 4, 6, 8)
+BLOCK_LENS = (1, 2, 4, 8)
 SHOWN = 4
 """The block length whose tokens and positions the report shows."""
 
@@ -41,19 +41,19 @@ def _configs(d_model: int, n_layers: int, n_heads: int, d_ff: int) -> dict[str, 
 
 FULL = Plan(
     **_configs(d_model=192, n_layers=6, n_heads=6, d_ff=512),
-    primary_steps=320,
-    drafter_steps=240,
+    primary_steps=500,
+    drafter_steps=400,
     seq_len=128,
     batch_size=8,
-    n_prompts=8,
+    n_prompts=10,
     new_tokens=64,
-    repetitions=5,
+    repetitions=4,
     valid_windows=64,
 )
 QUICK = Plan(
     **_configs(d_model=64, n_layers=3, n_heads=2, d_ff=128),
-    primary_steps=60,
-    drafter_steps=60,
+    primary_steps=600,
+    drafter_steps=400,
     seq_len=64,
     batch_size=8,
     n_prompts=4,
@@ -65,7 +65,7 @@ QUICK = Plan(
 
 def settings(plan: Plan, name: str) -> Recipe:
     """A named recipe at the demo's size. Both drafters learn mostly to copy the primary."""
-    sizes: dict[str, Any] = {"batch_size": plan.batch_size, "seq_len": plan.seq_len}
+    sizes: dict[str, Any] = {"batch_size": plan.batch_size, "seq_len": plan.seq_len, "learning_rate": 4e-3}
     if name == "primary":
         return recipe(name, steps=plan.primary_steps, **sizes)
     sizes["objectives"] = ((1.0, Objective(ce=0.1, kl=0.9)),)

@@ -112,7 +112,8 @@ def compare(
     }
     for drafter in drafters:
         for block_len in block_lens:
-            one = partial(speculate, primary, drafters[drafter], block_len=block_len)
+            width = 1 << (block_len - 1).bit_length()  # few programs, none much wider than its γ
+            one = partial(speculate, primary, drafters[drafter], block_len=block_len, max_block_len=width)
             contenders[drafter, block_len] = partial(decode, (drafter, block_len), one)
     seconds, _ = interleaved(contenders, repetitions)
     alone = seconds.pop("primary")

@@ -52,11 +52,13 @@ def token_view(tokenizer: Tokenizer, prompt, out: Output, label: str = "Decoded 
 
     A space is shown as itself, a line's end as ⏎.
     """
-    kinds, ids = zip(*marked_tokens(prompt, out), strict=True)
-    spans = (
+    before = tokenizer.decode(np.asarray(prompt).tolist())  # as a whole: some characters take several tokens
+    pairs = [pair for pair in marked_tokens(prompt, out) if pair[0] != "prompt"]
+    strings = token_strings(tokenizer, [token for _, token in pairs])
+    spans = [f'<span style="{_STYLES["prompt"]}" title="{KINDS["prompt"]}">{_visible(before)}</span>'] + [
         f'<span style="{_STYLES[kind]}" title="{KINDS[kind]} (id {token})">{_visible(string)}</span>'
-        for kind, token, string in zip(kinds, ids, token_strings(tokenizer, list(ids)), strict=True)
-    )
+        for (kind, token), string in zip(pairs, strings, strict=True)
+    ]
     box = (
         "font-family:ui-monospace,monospace;font-size:14px;line-height:1.9;white-space:pre-wrap;"
         "overflow-wrap:anywhere;background:#fff;border:1px solid #ccc;border-radius:6px;padding:8px 12px"

@@ -7,6 +7,7 @@ import pytest
 from lively_models import speaker, speaker_drafters, writer, writer_drafters
 
 from tandem_edu.decode import Sampling, generate, speculate
+from tandem_edu.errors import BadInput
 
 PROMPTS = jnp.asarray(np.random.default_rng(3).integers(0, 48, (4, 5)), jnp.int32)
 HOW = Sampling(temperature=1.0)
@@ -36,8 +37,10 @@ def test_speculation_under_jit_and_vmap_equals_one_text_at_a_time(name):
 def test_generate_under_jit_and_vmap_equals_one_text_at_a_time():
     keys = jax.random.split(jax.random.key(0), 4)
 
+    model = writer(32)
+
     def one(prompt, key):
-        return generate(writer(32), prompt, 20, HOW, key, stop_token=7)
+        return generate(model, prompt, 20, HOW, key, stop_token=7)
 
     # The same prompt twice: other keys make another text of it.
     prompts = PROMPTS.at[1].set(PROMPTS[0])
@@ -72,3 +75,16 @@ def test_numbers_change_without_compiling_anew():
     for block_len in range(1, 9):
         both([1, 2, 3], 9 + block_len, block_len, block_len, 4, 0.1 * block_len, block_len, 0.1 * block_len)
     assert len(TRACED) == first
+
+
+def test_a_tighter_bound_changes_no_token():
+    prompt, primary, drafter = [1, 2, 3], writer(32), writer_drafters(32)["plain"]
+    wide = speculate(primary, drafter, prompt, 24, block_len=3)
+    tight = speculate(primary, drafter, prompt, 24, block_len=3, max_block_len=3)
+    np.testing.assert_array_equal(wide.tokens, tight.tokens)
+    assert tight.trace.summary() == wide.trace.summary()
+
+
+def test_a_bound_below_the_block():
+    with pytest.raises(BadInput, match="max_block_len of at least block_len, got 2 for block_len=3"):
+        speculate(writer(32), writer(32), [1], 4, block_len=3, max_block_len=2)
