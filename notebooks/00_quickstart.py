@@ -173,6 +173,10 @@ comparison = te.measure.compare(
 show.tokens_per_call(comparison)
 
 # %% [markdown]
+# Does the tandem win here? Do not be surprised if it does not. A primary that has trained for half a
+# minute knows little more than one layer can know by itself, and where there is nothing to see, looking
+# does not help. Let it learn longer (`steps = 3000` above takes some minutes) and compare again.
+#
 # And token by token. Move the slider: longer blocks get more accepted per call, but each further guess is
 # less likely to be reached. (Without a running kernel you see γ = 4.)
 

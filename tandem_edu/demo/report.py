@@ -48,14 +48,14 @@ def verdict(done: Demo) -> str:
     """The result in three sentences, with the figures of this run whatever they are."""
     like = {name: done.quality[name].agreement for name in (DISTILLED, TANDEM)}
     best = {name: done.greedy.fastest(name) for name in (DISTILLED, TANDEM)}
-    fast = {name: f"{spread(run.speedup)[0]:.2f}×, at γ = {run.block_len}" for name, run in best.items()}
+    fast = {name: f"{spread(run.speedup)[0]:.2f} times (γ = {run.block_len})" for name, run in best.items()}
     per_call = {name: done.sampled.run(name, SHOWN).summary["block_efficiency"] for name in best}
     return (
         f"On held-out text the {TANDEM} agrees with the primary at {like[TANDEM]:.1%} of the tokens, the "
         f"{DISTILLED} at {like[DISTILLED]:.1%}. Sampled at temperature 1 with γ = {SHOWN}, a call of the "
         f"primary yields {per_call[TANDEM]:.2f} tokens with the {TANDEM} and {per_call[DISTILLED]:.2f} "
-        f"with the {DISTILLED}. Greedy decoding is {fast[TANDEM]}, as fast as the primary alone with the "
-        f"{TANDEM}, and {fast[DISTILLED]}, with the {DISTILLED}."
+        f"with the {DISTILLED}. Greedy decoding at its fastest is, in units of the primary alone, "
+        f"{fast[TANDEM]} as fast with the {TANDEM} and {fast[DISTILLED]} with the {DISTILLED}."
     )
 
 
@@ -81,7 +81,9 @@ def _summary(done: Demo) -> list:
         show.paragraph(
             "The two drafters have the same size and speak through the primary's embedding and head; they "
             "were trained on the same batches with the same losses. Only the tandem may look at what the "
-            "primary made of the text before the block."
+            "primary made of the text before the block. That helps where the primary knows more than the "
+            "drafter can know by itself; after minutes of training it knows little, so expect a small "
+            "difference, or none."
         ),
         show.tokens_per_call(done.greedy),
         show.html_table(show.decoding_rows(done.greedy), "Greedy decoding of held-out prompts"),
