@@ -64,7 +64,7 @@ def test_a_secondary_alone_generates_with_its_primarys_vocabulary(runs, capsys):
 def test_a_folder_survives_a_move_together_with_its_primary(runs, tmp_path):
     moved = runs.rename(tmp_path / "elsewhere")
     try:
-        assert load_folder(moved / "tandem").primary.model.config.n_layers == 2
+        assert load_folder(moved / "tandem").primary.config.n_layers == 2
     finally:
         moved.rename(runs)
 
@@ -92,7 +92,7 @@ MISTAKES = [
     ("train secondary --out {new} --text {text} --block-lens 2 --vocab-size 270", "primary for a tandem"),
     ("train primary --out {text}/in/a/file --text {text} --vocab-size 270", "expected"),
     (
-        "train tandem-ce --out {new} --text {text} --primary {runs}/primary --width 8 --layer-map x",
+        "train tandem-ce --out {new} --text {text} --primary {runs}/primary --width 12 --layer-map x",
         '"last"',
     ),
     ("generate nowhere --prompt a", "no such folder"),
