@@ -169,6 +169,7 @@ comparison = te.measure.compare(
     sampling=te.Sampling(temperature=1.0),
     key=jax.random.key(3),
     repetitions=2,
+    progress=True,
 )
 show.tokens_per_call(comparison)
 

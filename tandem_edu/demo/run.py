@@ -70,10 +70,8 @@ def train_all(plan: Plan, tokens, valid, folder: Path) -> dict[str, TrainResult]
 def decode_all(plan: Plan, results, prompts) -> tuple[Comparison, Comparison]:
     """Greedy at every block length; and sampled at one, because greedy text repeats itself."""
     drafters = {name: results[name].model for name in (DISTILLED, TANDEM)}
-    primary = results["primary"].model
-    greedy = compare(primary, drafters, prompts, plan.new_tokens, BLOCK_LENS, repetitions=plan.repetitions)
-    sampled = compare(
-        primary, drafters, prompts, plan.new_tokens, (SHOWN,),
-        Sampling(temperature=1.0), jax.random.key(1), repetitions=plan.repetitions,
-    )  # fmt: skip
+    given = (results["primary"].model, drafters, prompts, plan.new_tokens)
+    how = {"repetitions": plan.repetitions, "progress": True}
+    greedy = compare(*given, BLOCK_LENS, **how)
+    sampled = compare(*given, (SHOWN,), Sampling(temperature=1.0), jax.random.key(1), **how)
     return greedy, sampled

@@ -93,6 +93,7 @@ def compare(
     sampling: Sampling | None = None,
     key: jax.Array | None = None,
     repetitions: int = 5,
+    progress: bool = False,
 ) -> Comparison:
     """Decode every prompt with the primary alone and with every drafter at every block length, in turns.
 
@@ -115,7 +116,7 @@ def compare(
             width = 1 << (block_len - 1).bit_length()  # few programs, none much wider than its γ
             one = partial(speculate, primary, drafters[drafter], block_len=block_len, max_block_len=width)
             contenders[drafter, block_len] = partial(decode, (drafter, block_len), one)
-    seconds, _ = interleaved(contenders, repetitions)
+    seconds, _ = interleaved(contenders, repetitions, progress)
     alone = seconds.pop("primary")
     runs = [
         Run(drafter, block_len, latest[drafter, block_len], taken, alone / taken)

@@ -10,28 +10,30 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from tandem_edu.errors import require
 
 
 def interleaved(
-    contenders: Mapping[Any, Callable[[], object]], repetitions: int = 5
+    contenders: Mapping[Any, Callable[[], object]], repetitions: int = 5, progress: bool = False
 ) -> tuple[dict[Any, np.ndarray], dict[Any, float]]:
     """Seconds of each contender, float[repetitions], and of its first call, which compiles.
 
     The order is A B C A B C ..., so the ratio of two contenders is taken repetition by repetition.
-    Results that are JAX arrays are waited for.
+    Results that are JAX arrays are waited for. `progress` shows a bar.
 
     >>> seconds, first = interleaved({"sum": lambda: sum(range(10))}, repetitions=3)
     >>> seconds["sum"].shape, first["sum"] > 0
     ((3,), True)
     """
     require(repetitions >= 1, "repetitions of at least 1", repetitions, "5 shows the spread")
-    first = {name: stopwatch(contender) for name, contender in contenders.items()}
-    rounds = [
-        {name: stopwatch(contender) for name, contender in contenders.items()} for _ in range(repetitions)
-    ]
-    return {name: np.array([times[name] for times in rounds]) for name in contenders}, first
+    rounds: list[dict[Any, float]] = [{} for _ in range(repetitions + 1)]
+    turns = [(times, name) for times in rounds for name in contenders]
+    for times, name in tqdm(turns, desc="measuring", unit=" runs", disable=not progress):
+        times[name] = stopwatch(contenders[name])
+    first, *others = rounds
+    return {name: np.array([times[name] for times in others]) for name in contenders}, first
 
 
 def stopwatch(contender: Callable[[], object]) -> float:
