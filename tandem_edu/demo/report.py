@@ -79,8 +79,9 @@ def _summary(done: Demo) -> list:
     return [
         show.paragraph(verdict(done), "key"),
         show.paragraph(
-            "The two drafters have the same size and speak through the primary's embedding and head; they "
-            "were trained on the same batches with the same losses. Only the tandem may look at what the "
+            "Both drafters start as the same secondary, which speaks through the primary's embedding and "
+            "head, and were trained on the same batches with the same losses. Only the tandem may look, "
+            "through projections that are its only additional parameters, at what the "
             "primary made of the text before the block. That helps where the primary knows more than the "
             "drafter can know by itself; after minutes of training it knows little, so expect a small "
             "difference, or none."
