@@ -150,7 +150,7 @@ def read_arrays(path: FilePath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {}).get(_OURS, "null"))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except OSError as error:
         raise BadInput(expected, error.strerror or error, "check the path") from error
     except (SafetensorError, ValueError, KeyError) as error:

@@ -149,7 +149,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
     expected = f"a safetensors file at {path}"
     try:
         with safe_open(path, framework="flax") as file:  # the one array type here that knows bfloat16
-            return {name: _float32(file, name) for name in file.keys()}  # noqa: SIM118
+            return {name: _float32(file, name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except FileNotFoundError:
         mend = "other formats hold pickles, which are never read: convert the checkpoint"
         raise BadInput(expected, "no such file", mend) from None
