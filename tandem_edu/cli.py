@@ -192,7 +192,7 @@ def _add_train(commands) -> None:
     command = _command(commands, "train", _train, "Train one model; killed, it goes on where it was.")
     add = command.add_argument
     add("recipe", choices=RECIPES, help="what to train, and how")
-    add("--text", default="pydocs", help="pydocs, pysource, shakespeare, or a text file or folder")
+    add("--text", default="pydocs", help="pydocs, pysource, stdlib, shakespeare, or a text file or folder")
     add("--out", required=True, metavar="FOLDER", help="where the model goes, its checkpoint too")
     add("--primary", metavar="FOLDER", help="the trained primary, for all recipes but primary and secondary")
     add("--start", metavar="FOLDER", help="begin with the weights of this model")

@@ -5,7 +5,7 @@ was joined from, because text is split into a training and a validation part *by
 at 90 % of the characters would put one half of a chapter on each side, and what the model then
 repeats from the first half would be counted as what it understood of the second.
 
-`load_text("pydocs")`, `"pysource"`   from this machine's Python, see `tandem_edu.data.stdlib`
+`load_text("pydocs")`, `"pysource"`, `"stdlib"`   from this machine's Python, see `tandem_edu.data.stdlib`
 `load_text("shakespeare")`            1.1 MB, downloaded once and checked against its SHA-256
 `load_text("my/notes.txt")`           a file of your own, cut into documents at blank lines
 `load_text("my/folder")`              a folder of your own, each file a document
@@ -20,10 +20,10 @@ from pathlib import Path
 import pooch
 
 from tandem_edu.data.files import fetched, read_utf8
-from tandem_edu.data.stdlib import pydocs, pysource
+from tandem_edu.data.stdlib import pydocs, pysource, stdlib
 from tandem_edu.errors import BadInput, require
 
-CORPORA = ("pydocs", "pysource", "shakespeare")
+CORPORA = ("pydocs", "pysource", "stdlib", "shakespeare")
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SUFFIXES = (".txt", ".md", ".rst", ".py")
@@ -101,7 +101,7 @@ class Corpus(str):
 def load_text(
     name_or_path: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
 ) -> Corpus:
-    """Load a corpus by its name ("pydocs", "pysource", "shakespeare") or from a path.
+    """Load a corpus by its name (one of `CORPORA`) or from a path.
 
     A path is a UTF-8 file, cut into documents (see `cut`), or a folder whose .txt, .md, .rst and
     .py files are the documents in the order of their paths; a folder with one such file counts as
@@ -116,6 +116,8 @@ def load_text(
             return Corpus(pydocs(cache), "pydocs")
         case "pysource":
             return Corpus(pysource(), "pysource")
+        case "stdlib":
+            return Corpus(stdlib(), "stdlib")
         case "shakespeare":
             plays = fetched(SHAKESPEARE_URL, SHAKESPEARE_SHA256, cache / "shakespeare.txt")
             return Corpus(cut(plays.decode("utf-8")), "shakespeare")

@@ -1,7 +1,8 @@
-"""Two corpora that every Python carries with it: its documentation and its own source code.
+"""The corpora that every Python carries with it: its documentation and its own source code.
 
 `pydocs`    English: the help topics of `pydoc_data` and the docstrings of the standard library.
 `pysource`  Python: the source files of the standard library.
+`stdlib`    both, each text once: the help topics, and the source files with their docstrings in them.
 
 Nothing is imported or run to find them: the source is read as text and parsed with `ast`.
 
@@ -62,6 +63,11 @@ def pydocs(cache_dir: Path) -> tuple[str, ...]:
     with suppress(BadInput), written_whole(path) as part:
         part.write_text(json.dumps(documents), "utf-8")
     return documents
+
+
+def stdlib() -> tuple[str, ...]:
+    """One document for each help topic and for each source file; about 9 MB."""
+    return (*_topics(), *pysource())
 
 
 def docstrings(source: str) -> Iterator[str]:

@@ -303,7 +303,7 @@ def test_a_file_in_another_encoding_is_named_with_the_offset(encoding, tmp_path)
 
 @pytest.mark.parametrize("name", ["pydoc", "no/such/file.txt", "", 7, None])
 def test_neither_a_name_nor_a_path(name):
-    with pytest.raises(BadInput, match="one of pydocs, pysource, shakespeare, or the path") as error:
+    with pytest.raises(BadInput, match="one of pydocs, pysource, stdlib, shakespeare, or the path") as error:
         load_text(name)
     assert not name or not isinstance(name, str) or f"nothing at {os.getcwd()}" in str(error.value)
 
