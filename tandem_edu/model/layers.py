@@ -9,6 +9,7 @@ one axis faster than two, which is what the gradient of a weight would otherwise
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import equinox as eqx
 import jax
@@ -70,26 +71,32 @@ def rotate(
 
 def attend(
     q: Float[Array, "*batch n_heads q_len head_dim"],
-    k: Float[Array, "*batch n_kv_heads kv_len head_dim"],
-    v: Float[Array, "*batch n_kv_heads kv_len head_dim"],
-    mask: Bool[Array, "q_len kv_len"],
+    sides: Sequence[KV],
+    masks: Sequence[Bool[Array, "q_len _"]],
 ) -> Float[Array, "*batch n_heads q_len head_dim"]:
-    """softmax(q kᵀ / √head_dim) v over the keys that `mask` allows; every query must see one at least.
+    """softmax(q kᵀ / √head_dim) v over the keys that the masks allow; a query must see one at least.
 
-    Grouped-query: `n_heads / n_kv_heads` neighbouring query heads read one key/value head, so their
-    queries are stacked as rows of one matrix product. The division by the softmax's sum comes last,
-    where there are `head_dim` numbers a query to divide and not `kv_len`.
+    Keys and values may lie in several places (`sides`, a mask each): one softmax runs over them all, and
+    none of them is moved. Grouped-query: `n_heads / n_kv_heads` neighbouring query heads read one
+    key/value head, so their queries are stacked as rows of one matrix product. The division by the
+    softmax's sum comes last, where there are `head_dim` numbers a query to divide and not `kv_len`.
     """
     *batch, n_heads, q_len, head_dim = q.shape
-    n_kv_heads, kv_len = k.shape[-3:-1]
+    n_kv_heads = sides[0][0].shape[-3]
     group_rows = n_heads // n_kv_heads * q_len
     rows = (q * head_dim**-0.5).reshape(*batch, n_kv_heads, group_rows, head_dim)
-    scores = (rows @ jnp.swapaxes(k, -1, -2)).reshape(*batch, n_heads, q_len, kv_len)
-    scores = jnp.where(jnp.broadcast_to(mask, scores.shape), scores, -jnp.inf)
-    highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-    weights = jnp.exp(scores - highest)
-    mixed = (weights.reshape(*batch, n_kv_heads, group_rows, kv_len) @ v).reshape(q.shape)
-    return mixed / jnp.sum(weights, axis=-1, keepdims=True)
+    scores = []
+    for (k, _), mask in zip(sides, masks, strict=True):
+        score = (rows @ jnp.swapaxes(k, -1, -2)).reshape(*batch, n_heads, q_len, -1)
+        scores.append(jnp.where(jnp.broadcast_to(mask, score.shape), score, -jnp.inf))
+    tops = [jnp.max(score, axis=-1, keepdims=True) for score in scores]
+    highest = jax.lax.stop_gradient(reduce(jnp.maximum, tops))
+    weights = [jnp.exp(score - highest) for score in scores]
+    mixed = [
+        w.reshape(*batch, n_kv_heads, group_rows, -1) @ v for w, (_, v) in zip(weights, sides, strict=True)
+    ]
+    total = reduce(jnp.add, [jnp.sum(w, axis=-1, keepdims=True) for w in weights])
+    return reduce(jnp.add, mixed).reshape(q.shape) / total
 
 
 def attend_causal(
@@ -107,9 +114,8 @@ def attend_causal(
     chunks = []
     for start in range(0, seq, chunk):
         end = min(start + chunk, seq)
-        k, v = (jnp.concatenate([side[i][..., :end, :] for side in sides], axis=-2) for i in (0, 1))
-        mask = jnp.concatenate([mask[start:end, :end] for mask in masks], axis=-1)
-        chunks.append(attend(q[..., start:end, :], k, v, mask))
+        seen = [(k[..., :end, :], v[..., :end, :]) for k, v in sides]
+        chunks.append(attend(q[..., start:end, :], seen, [mask[start:end, :end] for mask in masks]))
     return jnp.concatenate(chunks, axis=-2)
 
 

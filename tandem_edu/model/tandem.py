@@ -260,14 +260,13 @@ class Tandem(eqx.Module):
         """Read `q_len` more tokens of the current block, causally, after what the cache holds."""
         q_len, length = tokens.shape[0], cache.length
         rope = self._rope(length + jnp.arange(q_len))
-        mask = self._cached_mask(cache, q_len)
+        masks = self._cached_masks(cache, q_len)
         x, own = self.secondary.embed(tokens), cache.own
         for layer, block in enumerate(self.secondary.blocks):
             own = own.write(layer, length, block.write(x, rope))
             sides = [own] if cache.primary is None else [own, cache.primary]
-            k = jnp.concatenate([side.k[layer] for side in sides], axis=-2)
-            v = jnp.concatenate([side.v[layer] for side in sides], axis=-2)
-            x = block.read(x, rope, partial(attend, k=k, v=v, mask=mask))
+            attention = partial(attend, sides=[(s.k[layer], s.v[layer]) for s in sides], masks=masks)
+            x = block.read(x, rope, attention)
         return self.secondary.logits(x), TandemCache(own.with_length(length + q_len), cache.primary)
 
     def commit(
@@ -300,12 +299,12 @@ class Tandem(eqx.Module):
     def _rope(self, position: Int[Array, " seq"]):
         return rope_table(position, self.config.head_dim, self.config.rope_theta)
 
-    def _cached_mask(self, cache: TandemCache, q_len: int):
+    def _cached_masks(self, cache: TandemCache, q_len: int):
         own = cached_mask(cache.length, q_len, cache.own.capacity)
         if cache.primary is None:
-            return own
+            return [own]
         committed = jnp.arange(cache.primary.capacity)[None, :] < cache.primary.length
-        return jnp.concatenate([own, jnp.broadcast_to(committed, own.shape)], axis=-1)
+        return [own, jnp.broadcast_to(committed, own.shape)]
 
 
 def check_same_vocabulary(primary: TransformerConfig, drafter: TransformerConfig) -> None:

@@ -150,7 +150,7 @@ class Transformer(eqx.Module):
         for layer, block in enumerate(self.blocks):
             x = states[-1]
             cache = cache.write(layer, cache.length, block.write(x, rope))
-            attention = partial(attend, k=cache.k[layer], v=cache.v[layer], mask=mask)
+            attention = partial(attend, sides=[(cache.k[layer], cache.v[layer])], masks=[mask])
             states.append(block.read(x, rope, attention))
         cache = cache.with_length(cache.length + q_len)
         logits = self.logits(states[-1])

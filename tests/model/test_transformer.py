@@ -145,7 +145,7 @@ def test_chunks_change_nothing(getkey, seq):
     k, v = jax.random.normal(getkey(), (2, 2, seq, 6))
     mask = causal_mask(seq)
     chunked = jax.jit(lambda q, k, v: attend_causal(q, [(k, v)], [mask]))
-    whole = jax.jit(lambda q, k, v: attend(q, k, v, mask))
+    whole = jax.jit(lambda q, k, v: attend(q, [(k, v)], [mask]))
     np.testing.assert_allclose(chunked(q, k, v), whole(q, k, v), rtol=1e-5, atol=1e-5)
 
     grads = [jax.jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1, 2))) for f in (chunked, whole)]
