@@ -1,11 +1,13 @@
 """Autoregressive decoding: one token, one call of the model. The yardstick for everything else."""
 
+from functools import partial
+
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from tandem_edu.decode.request import Output, Request, finish, make_request
+from tandem_edu.decode.request import Output, Request, Row, finish, make_request
 from tandem_edu.decode.sampling import EMIT, Sampling, role_key
 from tandem_edu.decode.trace import Trace
 from tandem_edu.model import Transformer
@@ -18,11 +20,13 @@ def generate(
     sampling: Sampling | None = None,
     key: PRNGKeyArray | None = None,
     *,
+    num_samples: int | None = None,
     stop_token: int | None = None,
 ) -> Output:
     """Continue `prompt` (int32[prompt]) by `max_new_tokens` tokens, greedily unless `sampling` says else.
 
-    One compiled loop over one cache. A `stop_token` is emitted and ends the text.
+    One compiled loop over one cache. A `stop_token` is emitted and ends the text. Several prompts, or
+    several samples of each, are decoded together: see `speculate`.
     Works under `jax.jit` and under `jax.vmap` over prompts and keys.
     Raises `BadInput` for a prompt or a number of tokens that does not fit.
 
@@ -33,33 +37,31 @@ def generate(
     >>> generate(Transformer(cfg, key=jax.random.key(0)), [1, 2, 3], max_new_tokens=5).tokens.shape
     (5,)
     """
-    request = make_request(model.config, prompt, max_new_tokens, sampling, key, stop_token)
+    request = make_request(model.config, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
     text, n, trace = _generate(model, request)
     return finish(request, text, n, max_new_tokens, trace)
 
 
 @eqx.filter_jit
 def _generate(model: Transformer, request: Request):
-    text = request.text
-    _, cache = model.prefill(text[: request.prompt_bucket], request.prompt_len - 1, text.shape[0])
+    capacity = request.row.text.shape[-1]
 
-    def step(state):
-        text, n, cache, _ = state
-        logits, cache = model.extend(text[n - 1][None], cache)
-        p = request.sampling.probabilities(logits[0])
-        token = request.sampling.draw(p, role_key(request.key, n, n, EMIT))
-        return text.at[n].set(token), n + 1, cache, (token == request.stop_token)
+    def read(row: Row):
+        return model.prefill(row.text[: request.prompt_bucket], row.prompt_len - 1, capacity)[1]
+
+    def step(row: Row, text, n, cache, stopped):
+        logits, after = model.extend(text[n - 1][None], cache)
+        token = request.sampling.draw(request.sampling.probabilities(logits[0]), role_key(row.key, n, n, EMIT))
+        done = stopped | (n >= row.end)
+        text = text.at[jnp.where(done, capacity, n)].set(token, mode="drop")
+        n = jnp.where(done, n, n + 1)
+        return text, n, after.with_length(n - 1), stopped | (~done & (token == request.stop_token))
 
     def unfinished(state):
         _, n, _, stopped = state
-        return (n < request.end) & ~stopped
+        return jnp.any((n < request.row.end) & ~stopped)
 
-    text, n, _, _ = lax.while_loop(unfinished, step, (text, request.prompt_len, cache, jnp.array(False)))
-    return text, n, _trace(n - request.prompt_len, text.shape[0])
-
-
-def _trace(cycles: Int[Array, ""], rows: int) -> Trace:
-    """Each cycle emits one token; nothing is drafted."""
-    none, drafts = jnp.zeros(rows, jnp.int32), jnp.zeros((rows, 0))
-    emitted = (jnp.arange(rows) < cycles).astype(jnp.int32)
-    return Trace(cycles, none, none, emitted, drafts.astype(jnp.int32), drafts)
+    row = request.row
+    state = (row.text, row.prompt_len, request.begin(read), jnp.zeros(row.end.shape, bool))
+    text, n, _, _ = lax.while_loop(unfinished, lambda state: request.rows(step)(row, *state), state)
+    return text, n, request.rows(partial(Trace.of_single_tokens, rows=capacity))(n - row.prompt_len)

@@ -1,10 +1,12 @@
-"""A decoding request, checked and padded: what `generate` and `speculate` share.
+"""A decoding request, checked and padded: what all decoders share.
 
 Prompts and results live in one text buffer whose size is a power of two, so that requests of about the
-same size share one compiled loop.
+same size share one compiled loop. A request is one text, or a batch of them with a leading axis `rows`.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray, Shaped
 
 from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.trace import Trace
@@ -24,24 +26,45 @@ class Output(eqx.Module):
     """New tokens `int32[max_new_tokens]` (the prompt not included) and how they came about.
 
     Where a stop token ended the text early, `length` is less than `max_new_tokens` and the rest of
-    `tokens` repeats the stop token.
+    `tokens` repeats the stop token. Of a batch, everything has a leading axis `rows`.
     """
 
-    tokens: Int[Array, " max_new_tokens"]
-    length: Int[Array, ""]
+    tokens: Int[Array, "*rows max_new_tokens"]
+    length: Int[Array, "*rows"]
     trace: Trace
 
 
-class Request(eqx.Module):
-    """The text buffer and the limits, ready for a compiled loop."""
+class Row(eqx.Module):
+    """What belongs to one text."""
 
-    text: Int[Array, " size"]
-    prompt_len: Int[Array, ""]
-    end: Int[Array, ""]
+    text: Int[Array, "*rows size"]
+    prompt_len: Int[Array, "*rows"]
+    end: Int[Array, "*rows"]
+    key: Shaped[PRNGKeyArray, "*rows"]
+
+
+class Request(eqx.Module):
+    """The text buffers and the limits, ready for a compiled loop."""
+
+    row: Row
     stop_token: Int[Array, ""]
     sampling: Sampling
-    key: PRNGKeyArray
     prompt_bucket: int = eqx.field(static=True)
+    one_prompt: bool = eqx.field(static=True)
+    """Whether all rows continue the same prompt, which then is read once."""
+
+    @property
+    def rows(self) -> Callable[[Callable], Callable]:
+        """Makes a function of one row into one of all of them; for a single text, the function itself."""
+        return jax.vmap if self.row.text.ndim == 2 else lambda function: function
+
+    def begin(self, start: Callable[[Row], Any]) -> Any:
+        """`start` of every row; of one prompt once, and its result repeated."""
+        if not self.one_prompt or self.row.text.ndim == 1:
+            return self.rows(start)(self.row)
+        count = self.row.text.shape[0]
+        first = start(jax.tree.map(lambda x: x[0], self.row))
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), first)
 
 
 def bucket(n: int, smallest: int = 32) -> int:
@@ -60,17 +83,10 @@ def make_request(
     sampling: Sampling | None,
     key: PRNGKeyArray | None,
     stop_token: int | None,
+    num_samples: int | None = None,
 ) -> Request:
-    """Check what a person passed, and pad it. Raises `BadInput`."""
-    prompt = check_prompt(config, prompt)
-    length = prompt.shape[0]
+    """Check what a person passed, and pad it. Raises `BadInput`, which names the row of a batch."""
     require(max_new_tokens >= 1, "max_new_tokens of at least 1", max_new_tokens, "ask for a token")
-    require(
-        length + max_new_tokens <= config.max_len,
-        f"prompt and new tokens within the context of {config.max_len}",
-        f"{length} + {max_new_tokens} = {length + max_new_tokens}",
-        f"pass max_new_tokens={max(config.max_len - length, 0)} at most or shorten the prompt",
-    )
     require(
         stop_token is None or 0 <= stop_token < config.vocab_size,
         f"a stop_token in 0..{config.vocab_size - 1}",
@@ -79,45 +95,84 @@ def make_request(
     )
     sampling = Sampling() if sampling is None else sampling
     require(sampling.greedy or key is not None, "a key for sampling", None, "pass key=jax.random.key(0)")
-    size = bucket(length + max_new_tokens)
+    require(num_samples is None or num_samples >= 1, "num_samples of at least 1", num_samples, "ask for one")
+    batch = _is_batch(prompt)
+    prompts = _checked_prompts(config, prompt if batch else [prompt], max_new_tokens, batch)
+    size = bucket(max(len(p) for p in prompts) + max_new_tokens)
+    one_prompt = num_samples is not None and len(prompts) == 1
+    repeated = [p for p in prompts for _ in range(num_samples or 1)]
+    rows = [_row(p, max_new_tokens, size) for p in repeated]
+    root = jax.random.key(0) if key is None else key
+    if batch or num_samples is not None:
+        text, length, end = (jnp.stack(column) for column in zip(*rows, strict=True))
+        root = jax.vmap(lambda row: jax.random.fold_in(root, row))(jnp.arange(len(rows)))
+    else:
+        text, length, end = rows[0]
     return Request(
-        text=_padded(prompt, size),
-        prompt_len=jnp.int32(length),
-        end=jnp.int32(length + max_new_tokens),
+        row=Row(text, length, end, root),
         stop_token=jnp.int32(-1 if stop_token is None else stop_token),
         sampling=sampling,
-        key=jax.random.key(0) if key is None else key,
-        prompt_bucket=min(size, bucket(length)),
+        prompt_bucket=min(size, bucket(max(len(p) for p in prompts))),
+        one_prompt=one_prompt,
     )
 
 
-def _padded(prompt, size: int) -> Int[Array, " size"]:
+def _is_batch(prompt) -> bool:
+    """Whether this is several prompts: a list of sequences, or an array with two axes."""
+    if isinstance(prompt, jax.Array | np.ndarray):
+        return prompt.ndim == 2
+    if not isinstance(prompt, Sequence) or isinstance(prompt, str):
+        return False
+    return len(prompt) > 0 and all(isinstance(p, Sequence) or getattr(p, "ndim", 0) == 1 for p in prompt)
+
+
+def _checked_prompts(config: TransformerConfig, prompts, max_new_tokens: int, batch: bool) -> list:
+    require(len(prompts) > 0, "a batch of at least one prompt", "an empty one", "pass a prompt")
+    return [
+        check_prompt(config, prompt, max_new_tokens, f"row {row} of the batch: " if batch else "")
+        for row, prompt in enumerate(prompts)
+    ]
+
+
+def _row(prompt, max_new_tokens: int, size: int):
     # NumPy, where it can be: JAX would compile the padding anew for each length of prompt.
     pad = jnp.pad if isinstance(prompt, jax.Array) else np.pad
-    return jnp.asarray(pad(prompt, (0, size - prompt.shape[0])))
+    length = prompt.shape[0]
+    text = jnp.asarray(pad(prompt, (0, size - length)))
+    return text, jnp.int32(length), jnp.int32(length + max_new_tokens)
 
 
-def check_prompt(config: TransformerConfig, prompt) -> Int[Array | np.ndarray, " prompt"]:
+def check_prompt(
+    config: TransformerConfig, prompt, max_new_tokens: int, where: str = ""
+) -> Int[Array | np.ndarray, " prompt"]:
     """A prompt as int32[prompt]. Its values are checked unless they are being traced."""
     if not isinstance(prompt, jax.Array):
         try:
             prompt = np.asarray(prompt)
         except ValueError:
-            raise BadInput("a prompt int32[prompt]", "a ragged list", "pass one text's token ids") from None
+            mend = "pass one text's token ids, or a list of such"
+            raise BadInput(f"{where}a prompt int32[prompt]", "a ragged list", mend) from None
     right = prompt.ndim == 1 and prompt.size > 0 and np.issubdtype(prompt.dtype, np.integer)
     got = f"shape {tuple(prompt.shape)} of {prompt.dtype}"
-    require(right, "a prompt of one or more token ids, int32[prompt]", got, "encode the text first")
+    require(right, f"{where}a prompt of one or more token ids, int32[prompt]", got, "encode the text first")
+    length = prompt.shape[0]
     require(
-        prompt.shape[0] < config.max_len,
-        f"a prompt shorter than the context of {config.max_len} tokens",
-        f"{prompt.shape[0]} tokens",
+        length < config.max_len,
+        f"{where}a prompt shorter than the context of {config.max_len} tokens",
+        f"{length} tokens",
         f"keep its last {config.max_len - 1} tokens at most",
+    )
+    require(
+        length + max_new_tokens <= config.max_len,
+        f"{where}prompt and new tokens within the context of {config.max_len}",
+        f"{length} + {max_new_tokens} = {length + max_new_tokens}",
+        f"pass max_new_tokens={max(config.max_len - length, 0)} at most or shorten the prompt",
     )
     if not isinstance(prompt, Tracer):
         low, high = int(prompt.min()), int(prompt.max())
         if low < 0 or high >= config.vocab_size:
             raise BadInput(
-                f"token ids in 0..{config.vocab_size - 1}",
+                f"{where}token ids in 0..{config.vocab_size - 1}",
                 low if low < 0 else high,
                 "encode the prompt with the model's own tokenizer",
             )
@@ -126,12 +181,12 @@ def check_prompt(config: TransformerConfig, prompt) -> Int[Array | np.ndarray, "
 
 def finish(request: Request, text, n, max_new_tokens: int, trace: Trace) -> Output:
     """Cut the new tokens out of the text buffer; after an early end repeat the stop token."""
-    text = text[: request.text.shape[0]]
-    new = _cut(text, request.prompt_len, n, request.stop_token, max_new_tokens)
-    return Output(new, n - request.prompt_len, trace)
+    start = request.row.prompt_len
+    cut = partial(_cut, stop_token=request.stop_token, size=max_new_tokens)
+    return Output(request.rows(cut)(text, start, n), n - start, trace)
 
 
-@partial(jax.jit, static_argnums=4)
+@partial(jax.jit, static_argnames="size")
 def _cut(text, start, end, stop_token, size: int) -> Int[Array, " size"]:
     new = lax.dynamic_slice(text, (start,), (size,))
     return jnp.where(start + jnp.arange(size) < end, new, stop_token)

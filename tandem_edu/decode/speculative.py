@@ -1,42 +1,43 @@
 """Speculative decoding (SPEED in the paper): draft γ tokens, verify them in one call of the primary.
 
-A cycle, with `n` tokens of text of which the primary has read all but the last (the *pending* one):
-
-1. the drafter reads the pending token and drafts d_1 .. d_γ, one by one;
-2. the primary reads [pending, d_1 .. d_γ] in one call: its distributions at the γ + 1 positions;
-3. verification keeps m drafts and the primary adds one token: the text grows by m + 1;
-4. both caches commit: the primary's length becomes that of the new text but its last token, and a
-   tandem's block is overwritten from what the primary has just read.
-
-γ is a traced value under a static γ_max, so a sweep over γ compiles once; the primary always reads
-γ_max + 1 tokens, and what lies beyond γ + 1 of them is never looked at.
+What happens in a cycle is in `tandem_edu.decode.cycle`; which drafts may stay, in `verify` (token by
+token) and `block_verify` (the block as a whole).
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import PRNGKeyArray
 
-from tandem_edu.decode.drafters import Drafter, Reading, as_drafter
+from tandem_edu.decode.block_verify import verify_block
+from tandem_edu.decode.cycle import Decoder, State, begin, cycle, decode
+from tandem_edu.decode.drafters import Drafter, as_drafter
 from tandem_edu.decode.request import Output, Request, finish, make_request
-from tandem_edu.decode.sampling import DRAFT, Sampling, role_key
-from tandem_edu.decode.trace import Trace
+from tandem_edu.decode.routers import Router, check_router
+from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.verify import verify
 from tandem_edu.errors import require
-from tandem_edu.model import Cache, Tandem, Transformer
+from tandem_edu.model import Transformer
+from tandem_edu.model.attached import Attached
+
+VERIFICATIONS = {"token": verify, "block": verify_block}
 
 
 def speculate(
     primary: Transformer,
-    drafter: Transformer | Tandem | Drafter,
+    drafter: Transformer | Attached | Drafter,
     prompt,
     max_new_tokens: int,
     block_len: int = 4,
     sampling: Sampling | None = None,
     key: PRNGKeyArray | None = None,
+    router: Router | None = None,
     *,
+    num_samples: int | None = None,
+    verification: str = "token",
     stop_token: int | None = None,
     max_block_len: int | None = None,
 ) -> Output:
@@ -46,11 +47,20 @@ def speculate(
     rounding); sampled output has exactly the primary's distribution. The last cycle drafts no more
     than can still be emitted. `out.trace` tells what was drafted and accepted.
 
-    `max_block_len` (γ_max) is part of the compiled program, `block_len` is not: the primary reads
-    γ_max + 1 tokens in each cycle. Left out it is `block_len` rounded up to a multiple of 8, so that a
-    sweep over γ compiles once; `max_block_len=block_len` is faster where few rows are cheaper (a CPU).
+    **Arguments:**
 
-    Raises `BadInput` for `block_len` below 1 or above `max_block_len`, and whatever `generate` raises.
+    - `router`: may end a block early (γ is then the most it can be), see `tandem_edu.decode.routers`.
+    - `prompt`: int32[prompt]; or a list of them, decoded together. Row r is decoded as if alone with
+      the key `jax.random.fold_in(key, r)`; its neighbours do not matter to it.
+    - `num_samples`: so many continuations of each prompt. The output then has a leading axis `rows`.
+    - `verification`: "token" (Leviathan et al., Chen et al.) or "block" (Sun et al.); both lossless.
+    - `stop_token`: it is emitted and ends the text.
+    - `max_block_len` (γ_max) is part of the compiled program, `block_len` is not: the primary reads
+      γ_max + 1 tokens in each cycle. Left out it is `block_len` rounded up to a multiple of 8, so that
+      a sweep over γ compiles once; `max_block_len=block_len` is faster where few rows are cheaper.
+
+    Raises `BadInput` for `block_len` below 1 or above `max_block_len`, an unknown `verification`, a
+    router of another drafter or γ, and whatever `generate` raises.
 
     >>> import jax
     >>> from tandem_edu.decode.autoregressive import generate
@@ -62,117 +72,92 @@ def speculate(
     >>> bool(jnp.array_equal(out.tokens, generate(primary, [1, 2, 3], 9).tokens))
     True
     """
-    require(block_len >= 1, "block_len (γ) of at least 1", block_len, "try block_len=4")
-    drafter = as_drafter(drafter, primary)
-    request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token)
-    max_block_len = -(-block_len // 8) * 8 if max_block_len is None else max_block_len
-    got = f"{max_block_len} for block_len={block_len}"
-    require(max_block_len >= block_len, "max_block_len of at least block_len", got, "leave it out")
-    text, n, trace = _speculate(primary, drafter, request, jnp.int32(block_len), max_block_len)
+    request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
+    decoder = _decoder(primary, drafter, request, block_len, max_block_len, router, verification)
+    text, n, trace = _speculate(decoder, request)
     return finish(request, text, n, max_new_tokens, trace)
 
 
-class _State(eqx.Module):
-    text: Int[Array, " capacity"]
-    n: Int[Array, ""]
-    cache: Cache
-    drafter: Any
-    trace: Trace
-    stopped: Array
+class Cycle(NamedTuple):
+    """One cycle as it happened."""
+
+    tokens: np.ndarray
+    """The tokens emitted, the primary's own last."""
+    drafted: np.ndarray
+    """The drafts, kept or not."""
+    accepted: int
 
 
-class _Draft(eqx.Module):
-    drafted: Int[Array, ""]
-    ids: Int[Array, " block"]
-    q: Float[Array, "block vocab"]
-    state: Any
+def stream(
+    primary: Transformer,
+    drafter: Transformer | Attached | Drafter,
+    prompt,
+    max_new_tokens: int,
+    block_len: int = 4,
+    sampling: Sampling | None = None,
+    key: PRNGKeyArray | None = None,
+    router: Router | None = None,
+    *,
+    verification: str = "token",
+    stop_token: int | None = None,
+    max_block_len: int | None = None,
+) -> Iterator[Cycle]:
+    """`speculate`, cycle by cycle: yields what each one emits as soon as it has ended, for live views.
+
+    The same arguments (one prompt), the same tokens, the same errors. The cycles are compiled, the
+    loop over them is Python's, so it is somewhat slower.
+    """
+    request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token)
+    one = f"a batch of {request.row.text.shape[0]}"
+    require(request.row.text.ndim == 1, "one prompt to stream", one, "stream them one by one")
+    decoder = _decoder(primary, drafter, request, block_len, max_block_len, router, verification)
+    return _cycles(decoder, request)
+
+
+def _cycles(decoder: Decoder, request: Request) -> Iterator[Cycle]:
+    state = _begin(decoder, request)
+    while not bool(state.done):
+        before = int(state.n)
+        state, drafted, ids = _cycle(decoder, state)
+        tokens = np.asarray(state.text[before : int(state.n)])
+        accepted = int(state.trace.accepted[int(state.trace.cycles) - 1])
+        yield Cycle(tokens, np.asarray(ids)[: int(drafted)], accepted)
+
+
+def _decoder(
+    primary, drafter, request: Request, block_len: int, max_block_len, router, verification: str
+) -> Decoder:
+    require(block_len >= 1, "block_len (γ) of at least 1", block_len, "try block_len=4")
+    known = ", ".join(VERIFICATIONS)
+    require(verification in VERIFICATIONS, f"a verification among {known}", repr(verification), "pick one")
+    drafter = as_drafter(drafter, primary)
+    max_block_len = -(-block_len // 8) * 8 if max_block_len is None else max_block_len
+    got = f"{max_block_len} for block_len={block_len}"
+    require(max_block_len >= block_len, "max_block_len of at least block_len", got, "leave it out")
+    if router is not None:
+        check_router(router, drafter, block_len)
+    return Decoder(
+        primary=primary,
+        drafter=drafter,
+        router=router,
+        sampling=request.sampling,
+        stop_token=request.stop_token,
+        block_len=jnp.int32(block_len),
+        max_block_len=max_block_len,
+        judge=VERIFICATIONS[verification],
+    )
 
 
 @eqx.filter_jit
-def _speculate(primary, drafter, request: Request, block_len, max_block_len: int):
-    width = max_block_len + 1
-    text = jnp.pad(request.text, (0, width))
-    prompt = text[: request.prompt_bucket]
-    hidden, cache = primary.prefill(prompt, request.prompt_len - 1, text.shape[0])
-    reading = Reading(prompt, hidden, cache, jnp.int32(0))
-    state = _State(
-        text=text,
-        n=request.prompt_len,
-        cache=cache,
-        drafter=drafter.start(reading, text.shape[0], block_len),
-        trace=_empty_trace(request.text.shape[0], max_block_len),
-        stopped=jnp.array(False),
-    )
-
-    def cycle(state: _State) -> _State:
-        limit = jnp.minimum(block_len, request.end - state.n - 1)
-        draft = _draft(drafter, state, request, limit, max_block_len, primary.config.vocab_size)
-        return _verify_and_commit(primary, drafter, state, draft, request)
-
-    state = lax.while_loop(lambda s: (s.n < request.end) & ~s.stopped, cycle, state)
+def _speculate(decoder: Decoder, request: Request):
+    state = decode(decoder, request)
     return state.text, state.n, state.trace
 
 
-def _draft(drafter: Drafter, state: _State, request: Request, limit, block: int, vocab: int) -> _Draft:
-    """Up to `limit` drafts, each drawn from the drafter's own (warped) distribution."""
-    empty = _Draft(jnp.int32(0), jnp.zeros(block, jnp.int32), jnp.zeros((block, vocab)), state.drafter)
-
-    def step(draft: _Draft) -> _Draft:
-        i = draft.drafted
-        last = jnp.where(i == 0, state.text[state.n - 1], draft.ids[i - 1])
-        logits, inner = drafter.step(last, draft.state)
-        require(
-            logits.shape == (vocab,),
-            f"a drafter over the primary's {vocab} tokens",
-            f"logits of shape {logits.shape}",
-            "train both with one tokenizer",
-        )
-        q = request.sampling.probabilities(logits)
-        token = request.sampling.draw(q, role_key(request.key, state.n, state.n + i, DRAFT))
-        return _Draft(i + 1, draft.ids.at[i].set(token), draft.q.at[i].set(q), inner)
-
-    return lax.while_loop(lambda draft: draft.drafted < limit, step, empty)
+_begin = eqx.filter_jit(begin)
 
 
-def _verify_and_commit(
-    primary: Transformer, drafter: Drafter, state: _State, draft: _Draft, request: Request
-):
-    block = jnp.concatenate([state.text[state.n - 1][None], draft.ids])
-    logits, hidden, cache = primary.extend(block, state.cache, return_hidden=True)
-    p = request.sampling.probabilities(logits)
-    verdict = verify(draft.ids, draft.drafted, draft.q, p, request.sampling, request.key, state.n)
-    index = jnp.arange(block.shape[0])
-    run = jnp.where(index == verdict.accepted, verdict.token, jnp.append(draft.ids, 0))
-    stops = (run == request.stop_token) & (index <= verdict.accepted)
-    stopped = jnp.any(stops)
-    emitted = jnp.where(stopped, jnp.argmax(stops).astype(jnp.int32), verdict.accepted) + 1
-    n = state.n + emitted
-    cache = cache.with_length(n - 1)
-    reading = Reading(block, hidden, cache, state.n - 1)
-    return _State(
-        text=lax.dynamic_update_slice(state.text, run, (state.n,)),
-        n=n,
-        cache=cache,
-        drafter=drafter.commit(draft.state, reading),
-        trace=_record(state.trace, draft, verdict, emitted),
-        stopped=stopped,
-    )
-
-
-def _empty_trace(rows: int, block: int) -> Trace:
-    zeros = jnp.zeros(rows, jnp.int32)
-    return Trace(
-        jnp.int32(0), zeros, zeros, zeros, jnp.full((rows, block), -1, jnp.int32), jnp.zeros((rows, block))
-    )
-
-
-def _record(trace: Trace, draft: _Draft, verdict, emitted) -> Trace:
-    row, was_drafted = trace.cycles, jnp.arange(draft.ids.shape[0]) < draft.drafted
-    return Trace(
-        cycles=row + 1,
-        drafted=trace.drafted.at[row].set(draft.drafted),
-        accepted=trace.accepted.at[row].set(jnp.minimum(verdict.accepted, emitted)),
-        emitted=trace.emitted.at[row].set(emitted),
-        draft_ids=trace.draft_ids.at[row].set(jnp.where(was_drafted, draft.ids, -1)),
-        overlap=trace.overlap.at[row].set(jnp.where(was_drafted, verdict.overlap, 0.0)),
-    )
+@eqx.filter_jit(donate="all-except-first")
+def _cycle(decoder: Decoder, state: State):
+    state, draft = cycle(decoder, state, lambda function: function)
+    return state, draft.drafted, draft.ids

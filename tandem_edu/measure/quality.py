@@ -20,8 +20,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from tandem_edu.errors import require
-from tandem_edu.model import Tandem, Transformer
+from tandem_edu.model import Attached, Transformer
+from tandem_edu.model.attached import check_block_len
 from tandem_edu.model.tandem import check_same_vocabulary
+from tandem_edu.model.weights import Model
+from tandem_edu.train.step import predict
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,22 @@ class Quality:
 
 
 def quality(
-    model: Transformer | Tandem,
+    model: Model,
     windows: Int[np.ndarray, "count window"],
     primary: Transformer | None = None,
     block_len: int = 2,
     batch_size: int = 8,
 ) -> Quality:
-    """Measure `model` on `windows` (see `tandem_edu.data.windows`); a tandem reads in blocks of `block_len`.
+    """Measure `model` on `windows` (see `tandem_edu.data.windows`).
 
-    Raises `BadInput` for a tandem without its primary, other vocabularies, or no windows.
+    One that reads a primary does so in blocks of `block_len`. Raises `BadInput` if its primary is
+    missing or cannot be read in such blocks, for other vocabularies, or for no windows.
     """
     require(len(windows) > 0, "at least one window", len(windows), "use a longer text")
-    if isinstance(model, Tandem):
-        require(primary is not None, "a tandem with its primary", None, "pass primary=...")
+    if isinstance(model, Attached):
+        expected = f"the {type(model).__name__} with its primary"
+        require(primary is not None, expected, None, "pass primary=...")
+        check_block_len(model, block_len)
     if primary is not None:
         check_same_vocabulary(primary.config, model.config)
     sums = np.zeros(4)
@@ -70,10 +76,8 @@ def quality(
 def _sums(model, primary, windows: Int[Array, "batch window"], block_len) -> Float[Array, "4"]:
     """Sums over the batch of: hits, -log q(t), agreements, TV."""
     inputs, targets = windows[:, :-1], windows[:, 1:]
-    reference = None
-    if primary is not None:
-        reference, hidden = primary(inputs, return_hidden=True)
-    logits = model(inputs, hidden, block_len) if isinstance(model, Tandem) else model(inputs)
+    reference, hidden = (None, None) if primary is None else primary(inputs, return_hidden=True)
+    logits = predict(model, primary, inputs, hidden, (block_len, jnp.zeros_like(block_len)))
     log_q = jax.nn.log_softmax(logits, axis=-1)
     best = jnp.argmax(logits, axis=-1)
     surprise = -jnp.take_along_axis(log_q, targets[..., None], axis=-1)

@@ -1,7 +1,12 @@
-"""Floor 1: the models. Configs, masks, the cache, layers, `Transformer` and `Tandem`."""
+"""Floor 1: the models. Configs, masks, the cache, layers, `Transformer`, and what drafts with its help."""
 
+from tandem_edu.model.attached import Attached as Attached
 from tandem_edu.model.cache import Cache as Cache
 from tandem_edu.model.config import TransformerConfig as TransformerConfig
+from tandem_edu.model.cross_attending import CrossAttending as CrossAttending
+from tandem_edu.model.eagle import Eagle as Eagle
+from tandem_edu.model.eagle import EagleState as EagleState
+from tandem_edu.model.early_exit import EarlyExit as EarlyExit
 from tandem_edu.model.tandem import Tandem as Tandem
 from tandem_edu.model.tandem import TandemCache as TandemCache
 from tandem_edu.model.transformer import Transformer as Transformer

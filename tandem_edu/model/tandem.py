@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tandem_edu.errors import BadInput, require
+from tandem_edu.model.attached import Attached, check_block_len
 from tandem_edu.model.cache import KV, Cache
 from tandem_edu.model.config import TransformerConfig
 from tandem_edu.model.layers import (
@@ -132,7 +133,7 @@ class TandemCache(eqx.Module):
         return self.own.length
 
 
-class Tandem(eqx.Module):
+class Tandem(Attached):
     """A secondary tied to a primary.
 
     **Arguments:**
@@ -198,14 +199,12 @@ class Tandem(eqx.Module):
 
         Raises `BadInput` for a `block_len` below 1.
         """
-        if isinstance(block_len, int):
-            require(
-                block_len >= 1,
-                "block_len of at least 1",
-                block_len,
-                "the paper trains with block_len=2",
-            )
+        check_block_len(self, block_len)
         return self.read_blocks(tokens, hidden, block_starts(tokens.shape[-1], block_len, offset))[0]
+
+    def teacher_forced(self, primary, tokens, hidden, block_len, offset=0):
+        """`self(tokens, hidden, block_len, offset)`: all it needs of the primary is in `hidden`."""
+        return self(tokens, hidden, block_len, offset)
 
     def read_blocks(
         self,
@@ -255,19 +254,27 @@ class Tandem(eqx.Module):
         return cache
 
     def extend(
-        self, tokens: Int[Array, " q_len"], cache: TandemCache
-    ) -> tuple[Float[Array, "q_len vocab"], TandemCache]:
-        """Read `q_len` more tokens of the current block, causally, after what the cache holds."""
+        self, tokens: Int[Array, " q_len"], cache: TandemCache, *, return_hidden: bool = False
+    ) -> tuple:
+        """Read `q_len` more tokens of the current block, causally, after what the cache holds.
+
+        Returns their logits and the cache; with `return_hidden` the residual stream between the two.
+        """
         q_len, length = tokens.shape[0], cache.length
         rope = self._rope(length + jnp.arange(q_len))
         masks = self._cached_masks(cache, q_len)
-        x, own = self.secondary.embed(tokens), cache.own
+        states, own = [self.secondary.embed(tokens)], cache.own
         for layer, block in enumerate(self.secondary.blocks):
+            x = states[-1]
             own = own.write(layer, length, block.write(x, rope))
             sides = [own] if cache.primary is None else [own, cache.primary]
             attention = partial(attend, sides=[(s.k[layer], s.v[layer]) for s in sides], masks=masks)
-            x = block.read(x, rope, attention)
-        return self.secondary.logits(x), TandemCache(own.with_length(length + q_len), cache.primary)
+            states.append(block.read(x, rope, attention))
+        logits, cache = (
+            self.secondary.logits(states[-1]),
+            TandemCache(own.with_length(length + q_len), cache.primary),
+        )
+        return (logits, jnp.stack(states), cache) if return_hidden else (logits, cache)
 
     def commit(
         self,

@@ -26,11 +26,15 @@ from safetensors.numpy import save
 
 from tandem_edu.errors import BadInput, require
 from tandem_edu.files import written_whole
+from tandem_edu.model.attached import Attached
 from tandem_edu.model.config import TransformerConfig
+from tandem_edu.model.cross_attending import CrossAttending
+from tandem_edu.model.eagle import Eagle
+from tandem_edu.model.early_exit import EarlyExit
 from tandem_edu.model.tandem import Tandem
 from tandem_edu.model.transformer import Transformer, Vocabulary
 
-Model = Transformer | Tandem
+Model = Transformer | Attached
 FilePath = str | os.PathLike[str]
 _OURS = "tandem_edu"  # the key of our JSON in the header
 
@@ -79,16 +83,22 @@ def load_weights(model_like: PyTree, path: FilePath) -> PyTree:
 
 def describe(model: Model) -> dict[str, Any]:
     """All that defines a model but its weights, JSON-able."""
-    kind = {"kind": "transformer", "config": model.config.to_dict()}
+    config = {"config": model.config.to_dict()}
     if isinstance(model, Transformer):
-        return kind
-    return {
-        "kind": "tandem",
-        "config": model.config.to_dict(),
-        "primary_config": model.primary_config.to_dict(),
-        "layer_map": [list(projection.states) for projection in model.projections],
-        "own_history": model.own_history,
-    }
+        return {"kind": "transformer", **config}
+    primary = {"primary_config": model.primary_config.to_dict()}
+    if isinstance(model, EarlyExit):
+        return {"kind": "early-exit", **primary, "exit_layer": model.exit_layer}
+    if isinstance(model, Eagle):
+        states = {"layer_map": list(model.projection.states), "unroll": model.unroll}
+        return {"kind": "eagle", **config, **primary, **states}
+    if isinstance(model, CrossAttending):
+        return {"kind": "cross-attending", **config, **primary, "layer_map": list(model.layers)}
+    if isinstance(model, Tandem):
+        layer_map = [list(projection.states) for projection in model.projections]
+        more = {"layer_map": layer_map, "own_history": model.own_history}
+        return {"kind": "tandem", **config, **primary, **more}
+    raise BadInput("a model of this package", type(model).__name__, "write its arrays with save_weights")
 
 
 def owned(model: PyTree) -> PyTree[bool]:
@@ -96,13 +106,15 @@ def owned(model: PyTree) -> PyTree[bool]:
 
     What is trained and what is stored, as a filter for `eqx.partition`.
     """
-    marks = jax.tree.map(_is_array, model)
-    if isinstance(model, Tandem):
-        return eqx.tree_at(lambda tandem: tandem.secondary, marks, owned(model.secondary))
-    if isinstance(model, Transformer) and model.config.shared_vocab:
-        lent = jax.tree.map(lambda _: False, model.vocabulary)
-        return eqx.tree_at(lambda transformer: transformer.vocabulary, marks, lent)
-    return marks
+    return jax.tree.map(_owned_part, model, is_leaf=_is_transformer)
+
+
+def _owned_part(part: Any) -> PyTree[bool]:
+    marks = jax.tree.map(_is_array, part)
+    if not _borrows(part):
+        return marks
+    lent = jax.tree.map(lambda _: False, part.vocabulary)
+    return eqx.tree_at(lambda transformer: transformer.vocabulary, marks, lent)
 
 
 def named_arrays(tree: PyTree) -> dict[str, Any]:
@@ -163,33 +175,52 @@ def read_arrays(path: FilePath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _skeleton(description: Any, path: FilePath, vocabulary: Vocabulary | None) -> Model:
     """The model without its numbers, but for the borrowed vocabulary."""
-    kinds = {"transformer": {"config"}, "tandem": {"config", "primary_config", "layer_map", "own_history"}}
-    known = isinstance(description, dict) and description.get("kind") in kinds
-    known = known and description.keys() - {"kind"} == kinds[description["kind"]]
+    known = isinstance(description, dict) and description.get("kind") in _KINDS
+    known = known and description.keys() - {"kind"} == _KINDS[description["kind"]]
     mend = "load_weights reads files of save_weights; else it was written by another version"
     require(known, f"a model written by save_model at {path}", "another kind of file", mend)
-    config = TransformerConfig.from_dict(description["config"])
+    configs = {name: TransformerConfig.from_dict(description[name]) for name in _CONFIGS & description.keys()}
+    borrows = "config" in configs and configs["config"].shared_vocab
     mend = "pass vocabulary=primary.vocabulary"
-    lent = vocabulary if config.shared_vocab else None
-    if config.shared_vocab:
-        require(lent is not None, f"the vocabulary that the model in {path} borrows", "none", mend)
-    skeleton = eqx.filter_eval_shape(_build, description, config, lent, jax.random.key(0))
-    if lent is None:
-        return skeleton
-    if isinstance(skeleton, Tandem):
-        return eqx.tree_at(lambda tandem: tandem.secondary.vocabulary, skeleton, lent)
-    return eqx.tree_at(lambda transformer: transformer.vocabulary, skeleton, lent)
+    if borrows:
+        require(vocabulary is not None, f"the vocabulary that the model in {path} borrows", "none", mend)
+    lent = vocabulary if borrows else None
+    skeleton = eqx.filter_eval_shape(_build, {**description, **configs}, lent, jax.random.key(0))
+    lend = lambda part: eqx.tree_at(lambda one: one.vocabulary, part, lent) if _borrows(part) else part
+    return jax.tree.map(lend, skeleton, is_leaf=_is_transformer)
 
 
-def _build(
-    description: dict[str, Any], config: TransformerConfig, vocabulary: Vocabulary | None, key
-) -> Model:
-    secondary = Transformer(config, key=key, vocabulary=vocabulary)
-    if description["kind"] == "transformer":
+_CONFIGS = {"config", "primary_config"}
+_KINDS = {
+    "transformer": {"config"},
+    "tandem": {*_CONFIGS, "layer_map", "own_history"},
+    "eagle": {*_CONFIGS, "layer_map", "unroll"},
+    "cross-attending": {*_CONFIGS, "layer_map"},
+    "early-exit": {"primary_config", "exit_layer"},
+}
+
+
+def _build(said: dict[str, Any], vocabulary: Vocabulary | None, key) -> Model:
+    """The model of a description whose configs have been read."""
+    if said["kind"] == "early-exit":
+        return EarlyExit(said["primary_config"], said["exit_layer"], key=key)
+    secondary = Transformer(said["config"], key=key, vocabulary=vocabulary)
+    if said["kind"] == "transformer":
         return secondary
-    primary_config = TransformerConfig.from_dict(description["primary_config"])
-    layer_map, own_history = description["layer_map"], description["own_history"]
-    return Tandem(secondary, primary_config, layer_map, own_history, key=key)
+    both, layer_map = (secondary, said["primary_config"]), said["layer_map"]
+    if said["kind"] == "eagle":
+        return Eagle(*both, layer_map, said["unroll"], key=key)
+    if said["kind"] == "cross-attending":
+        return CrossAttending(*both, layer_map, key=key)
+    return Tandem(*both, layer_map, said["own_history"], key=key)
+
+
+def _is_transformer(part: Any) -> bool:
+    return isinstance(part, Transformer)
+
+
+def _borrows(part: Any) -> bool:
+    return isinstance(part, Transformer) and part.config.shared_vocab
 
 
 def _is_array(leaf: Any) -> bool:

@@ -7,7 +7,8 @@ import numpy as np
 
 from tandem_edu.data import Batches, windows
 from tandem_edu.errors import BadInput, require
-from tandem_edu.model import Tandem, Transformer
+from tandem_edu.model import Attached, Transformer
+from tandem_edu.model.attached import check_block_len
 from tandem_edu.model.tandem import check_same_vocabulary
 from tandem_edu.model.weights import Model
 from tandem_edu.train.recipes import Recipe
@@ -16,8 +17,9 @@ from tandem_edu.train.recipes import Recipe
 def check_models(model: Model, recipe: Recipe, primary: Transformer | None) -> None:
     """Raise `BadInput` unless model, recipe and primary fit together."""
     _check_kind(model, recipe)
-    needed = "for a Tandem" if isinstance(model, Tandem) else "for a recipe that distils (kl above 0)"
-    needless = not (isinstance(model, Tandem) or recipe.uses_teacher)
+    reads, name = isinstance(model, Attached), type(model).__name__
+    needed = f"for the {name}" if reads else "for a recipe that distils (kl above 0)"
+    needless = not (reads or recipe.uses_teacher)
     require(primary is not None or needless, f"a primary {needed}", None, "pass primary=")
     for each in filter(None, (model, primary)):
         expected = f"seq_len of at most max_len = {each.config.max_len}"
@@ -59,9 +61,11 @@ def made_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def _check_kind(model: Model, recipe: Recipe) -> None:
-    mend = 'recipe("tandem-distil") is for a Tandem, recipe("secondary") for a Transformer'
-    if isinstance(model, Tandem):
-        require(bool(recipe.block_lens), "a recipe with block_lens for a Tandem", "one without", mend)
+    mend = 'recipe("tandem-distil") is for what reads a primary, recipe("secondary") for a Transformer'
+    if isinstance(model, Attached):
+        expected = f"a recipe with block_lens for the {type(model).__name__}"
+        require(bool(recipe.block_lens), expected, "one without", mend)
+        check_block_len(model, max(recipe.block_lens))
     else:
         got = f"block_lens={recipe.block_lens}"
         require(not recipe.block_lens, "a recipe without block_lens for a Transformer", got, mend)
@@ -69,7 +73,8 @@ def _check_kind(model: Model, recipe: Recipe) -> None:
 
 def _check_primary(model: Model, primary: Transformer) -> None:
     check_same_vocabulary(primary.config, model.config)
-    if isinstance(model, Tandem):
-        got = f"{primary.config} where the tandem has {model.primary_config}"
-        mend = "pass the primary it was built for, or build the Tandem with primary.config"
-        require(primary.config == model.primary_config, "the tandem's own primary", got, mend)
+    if isinstance(model, Attached):
+        name = type(model).__name__
+        got = f"{primary.config} where it has {model.primary_config}"
+        mend = f"pass the primary it was built for, or build the {name} with primary.config"
+        require(primary.config == model.primary_config, f"the {name}'s own primary", got, mend)

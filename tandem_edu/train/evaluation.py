@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from tandem_edu.model import Transformer
+from tandem_edu.model import Attached, Transformer
+from tandem_edu.model.attached import check_block_len
 from tandem_edu.model.weights import Model
 from tandem_edu.train.losses import token_losses
 from tandem_edu.train.step import predict
@@ -27,8 +28,11 @@ def evaluate(
     - `valid_accuracy`: share of positions where argmax q is the text's token;
     - `valid_agreement`: share where argmax q is the primary's argmax (only with a primary).
 
-    A tandem reads in blocks of `block_len` from position 0 on.
+    A model that reads the primary does so in blocks of `block_len` from position 0 on. Raises
+    `BadInput` for a `block_len` it cannot be asked for.
     """
+    if isinstance(model, Attached):
+        check_block_len(model, block_len)
     n = len(windows)
     # Repeated windows fill the last batch, so that all batches share one compiled program.
     padded = np.resize(windows, (-(-n // batch_size) * batch_size, windows.shape[1]))
@@ -52,7 +56,7 @@ def _window_means(
     """Each window's mean loss, accuracy and (with a primary) agreement."""
     tokens, targets = batch[:, :-1], batch[:, 1:]
     teacher, hidden = (None, None) if primary is None else primary(tokens, return_hidden=True)
-    logits = predict(model, tokens, hidden, (block_len, jnp.zeros_like(block_len)))
+    logits = predict(model, primary, tokens, hidden, (block_len, jnp.zeros_like(block_len)))
     guesses = jnp.argmax(logits, axis=-1)
     scores = [token_losses(logits, targets), (guesses == targets).astype(jnp.float32)]
     if teacher is not None:

@@ -58,14 +58,14 @@ def train(
     **Arguments:**
 
     - `tokens`, `valid_tokens`: rows of ids from `tandem_edu.data.encode`, to train on and held out.
-    - `primary`: frozen. Needed by a tandem, and where the recipe distils.
+    - `primary`: frozen. Needed by a model that reads it, and where the recipe distils.
     - `folder`: keeps a checkpoint of each evaluation; a run that was broken off goes on from there.
     - `progress`: show a bar. `on_eval`: called with each new entry of the history.
 
     An entry of the history has `step` (steps done), `tokens` (read so far), `seconds`, `train_loss`
     (the objective's mean since the entry before) and what `evaluate` gives: `valid_loss`,
-    `valid_accuracy` and, with a primary, `valid_agreement`; a tandem at the recipe's first
-    `block_len`, offset 0.
+    `valid_accuracy` and, with a primary, `valid_agreement`; a model that reads the primary does so at
+    the recipe's first `block_len`, offset 0.
 
     Raises `BadInput` if model, recipe, primary and texts do not fit together, or if the folder has
     another run's checkpoint; `Diverged` if the loss is not finite.

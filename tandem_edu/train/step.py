@@ -101,16 +101,21 @@ def draw_block(recipe: Recipe, step: Int[Array, ""]) -> tuple[Int[Array, ""], In
 
 def predict(
     model: Model,
+    primary: Transformer | None,
     tokens: Int[Array, "batch seq"],
     hidden: Float[Array, "batch depth seq d_primary"] | None,
     block: tuple[Int[Array, ""], Int[Array, ""]] | None,
 ) -> Float[Array, "batch seq vocab"]:
-    """Logits of either kind of model; a tandem needs the primary's `hidden` and (block_len, offset)."""
+    """Logits of either kind of model.
+
+    One that reads a primary needs it, its states `hidden` of these tokens, and (block_len, offset).
+    """
     if isinstance(model, Transformer):
         return model(tokens)
-    if hidden is None or block is None:
-        raise BadInput("hidden and block for a Tandem", "None", "pass the primary and block_lens")
-    return model(tokens, hidden, *block)
+    if primary is None or hidden is None or block is None:
+        expected = f"primary, hidden and block for the {type(model).__name__}"
+        raise BadInput(expected, "None", "pass the primary and block_lens")
+    return model.teacher_forced(primary, tokens, hidden, *block)
 
 
 def mean_over(
@@ -152,7 +157,7 @@ def train_step(
         tokens, targets = part[:, :-1], part[:, 1:]
         # Nothing here depends on `trained`: no gradient ever enters the primary.
         teacher, hidden = (None, None) if primary is None else primary(tokens, return_hidden=True)
-        logits = predict(eqx.combine(trained, rest), tokens, hidden, block)
+        logits = predict(eqx.combine(trained, rest), primary, tokens, hidden, block)
         return objective(logits, targets, teacher)
 
     parts = batch.reshape(recipe.micro_batches, -1, batch.shape[-1])

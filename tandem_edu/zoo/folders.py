@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from tandem_edu.data import load_tokenizer, save_tokenizer
 from tandem_edu.errors import BadInput, require
 from tandem_edu.files import written_whole
-from tandem_edu.model import Tandem, Transformer
-from tandem_edu.model.weights import load_model, save_model
+from tandem_edu.model import Transformer
+from tandem_edu.model.weights import Model, describe, load_model, save_model
 
 MODEL, TOKENIZER, CARD = "model.safetensors", "tokenizer.json", "card.json"
 
@@ -26,7 +26,7 @@ MODEL, TOKENIZER, CARD = "model.safetensors", "tokenizer.json", "card.json"
 class Saved:
     """What a folder holds; where the card names a primary's folder, that model too."""
 
-    model: Transformer | Tandem
+    model: Model
     tokenizer: Tokenizer
     card: dict[str, Any]
     primary: Transformer | None = None
@@ -41,7 +41,7 @@ class SavedPrimary(NamedTuple):
 
 def save_folder(
     folder: str | os.PathLike[str],
-    model: Transformer | Tandem,
+    model: Model,
     tokenizer: Tokenizer,
     card: dict[str, Any],
     primary: str | os.PathLike[str] | None = None,
@@ -75,10 +75,11 @@ def load_folder(folder: str | os.PathLike[str], primary: str | os.PathLike[str] 
 
 
 def load_primary(folder: str | os.PathLike[str]) -> "SavedPrimary":
-    """`load_folder` of a model that can be a primary. Raises `BadInput` for a tandem."""
+    """`load_folder` of a model that can be a primary. Raises `BadInput` for one that reads another."""
     saved = load_folder(folder)
     if not isinstance(saved.model, Transformer):
-        raise BadInput(f"a primary in {folder}", "a tandem", "name the folder of the primary itself")
+        kind, mend = describe(saved.model)["kind"], "name the folder of the primary itself"
+        raise BadInput(f"a primary in {folder}", f"a model of kind {kind}", mend)
     return SavedPrimary(saved.model, saved.tokenizer)
 
 

@@ -6,10 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lively_models import speaker, speaker_drafters, writer
+from lively_models import lively, speaker, speaker_drafters, writer
 
-from tandem_edu.decode import Drafter, PlainDrafter, Sampling, generate, speculate
+from tandem_edu.decode import (
+    ConfidenceRule,
+    Drafter,
+    EntropyRule,
+    LearnedRouter,
+    PlainDrafter,
+    PromptLookup,
+    Sampling,
+    block_generate,
+    generate,
+    speculate,
+    stream,
+)
 from tandem_edu.decode.drafters import as_drafter
+from tandem_edu.decode.routers import check_router, identify
 from tandem_edu.errors import BadInput
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
 
@@ -34,8 +47,14 @@ def both(prompt, new=4, **more):
     "prompt, says",
     [
         ([], "one or more token ids"),
-        ([[1, 2]], r"got shape \(1, 2\)"),
-        ([[1], [2, 3]], "a ragged list"),
+        ([[[1, 2]]], r"row 0 of the batch: .* got shape \(1, 2\)"),
+        ([[1], 2], "a ragged list"),
+        ([[1], [2, 5]], r"row 1 of the batch: token ids in 0\.\.4, got 5"),
+        ([[1], []], "row 1 of the batch: a prompt of one or more token ids"),
+        ([[1], [1] * 31], r"row 1 of the batch: prompt and new tokens within the context of 32, got 31 \+ 4"),
+        ([[1], [1] * 32], "row 1 of the batch: a prompt shorter than the context of 32 tokens"),
+        (np.zeros((0, 3), int), "a batch of at least one prompt"),
+        (np.zeros((1, 2, 3), int), r"got shape \(1, 2, 3\)"),
         (3, r"got shape \(\)"),
         ([1.0, 2.0], "of float64"),
         (jnp.ones(3), "of float32"),
@@ -58,7 +77,7 @@ def test_a_prompt_that_cannot_be_continued(prompt, says):
 
 def test_the_shape_of_a_prompt_is_checked_while_tracing_too():
     with pytest.raises(BadInput, match="one or more token ids"):
-        jax.jit(lambda prompt: generate(speaker(), prompt, 2).tokens)(jnp.ones((2, 2), jnp.int32))
+        jax.jit(lambda prompt: generate(speaker(), prompt, 2).tokens)(jnp.ones((2, 2, 2), jnp.int32))
 
 
 @pytest.mark.parametrize(
@@ -90,8 +109,52 @@ def test_sampling_without_a_key():
 
 @pytest.mark.parametrize("block_len", [0, -1])
 def test_a_block_of_no_tokens(block_len):
-    with pytest.raises(BadInput, match="of at least 1"):
-        speculate(speaker(), speaker_drafters()["plain"], [1], 4, block_len)
+    plain = speaker_drafters()["plain"]
+    for decode in (speculate, stream, block_generate):
+        with pytest.raises(BadInput, match="of at least 1"):
+            decode(speaker(), plain, [1], 4, block_len)
+
+
+def test_no_samples():
+    for call in both([1], num_samples=0):
+        with pytest.raises(BadInput, match="num_samples of at least 1, got 0"):
+            call()
+
+
+def test_a_batch_cannot_be_streamed():
+    with pytest.raises(BadInput, match="one prompt to stream, got a batch of 2"):
+        stream(speaker(), speaker_drafters()["plain"], [[1], [2]], 4)
+
+
+def test_an_unknown_verification():
+    with pytest.raises(BadInput, match="a verification among token, block, got 'tree'"):
+        speculate(speaker(), speaker_drafters()["plain"], [1], 4, verification="tree")
+
+
+@pytest.mark.parametrize("ngram, least", [(0, 1), (-1, 1), (2, 0), (2, 3)])
+def test_a_prompt_lookup_of_no_tokens(ngram, least):
+    with pytest.raises(BadInput, match="an ngram of at least 1 token" if ngram < 1 else r"least in 1\.\.2"):
+        PromptLookup(5, ngram, least)
+
+
+@pytest.mark.parametrize("rule, value", [(ConfidenceRule, 1.1), (ConfidenceRule, -0.1), (EntropyRule, -1.0)])
+def test_a_threshold_that_is_none(rule, value):
+    with pytest.raises(BadInput, match=f"got {value}"):
+        rule(value)
+
+
+def test_a_router_of_another_drafter_or_block_length():
+    primary, drafters = speaker(), speaker_drafters()
+    mine = identify(as_drafter(drafters["plain"], primary))
+    router = LearnedRouter(4, (mine, 3), top_k=2, key=jax.random.key(0))
+    speculate(primary, drafters["plain"], [1], 4, 3, router=router)
+    with pytest.raises(BadInput, match="trained with block_len=2, got one trained with 3"):
+        speculate(primary, drafters["plain"], [1], 4, 2, router=router)
+    for other_drafter in (drafters["last-paper"], lively(drafters["plain"], 5, 0.1)):
+        with pytest.raises(BadInput, match=r"a router trained for this drafter \(.*, got one for PlainDrafter"):
+            speculate(primary, other_drafter, [1], 4, 3, router=router)
+    with pytest.raises(BadInput, match="a Router, got float"):
+        inspect.unwrap(check_router)(0.8, as_drafter(drafters["plain"], primary), 3)
 
 
 @pytest.mark.parametrize(

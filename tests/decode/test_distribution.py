@@ -8,7 +8,6 @@ that is wrong in one small thing falls below 1e-6, and the last tests see that i
 
 import importlib
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from lively_models import DRAFTERS, retraced, speaker, speaker_drafters
 from scipy.stats import chisquare
 
 from tandem_edu.decode import Sampling, generate, speculate
+from tandem_edu.decode.sampling import DRAFT
 
 # A package's attribute `verify` is the function; the module of that name is what gets patched.
 speculative = importlib.import_module("tandem_edu.decode.speculative")
@@ -141,15 +141,13 @@ def test_a_rejection_by_rounding_alone_redraws_from_p():
 
 def reports_another_q(patch) -> None:
     """Drafts come from q, but verification is told a sharper one."""
-    draft = speculative._draft
 
-    def lying(*args):
-        honest = draft(*args)
-        sharp = honest.q**1.5
+    def lying(drafts, drafted, q, *rest):
+        sharp = q**1.5
         total = jnp.maximum(jnp.sum(sharp, axis=-1, keepdims=True), 1e-9)
-        return eqx.tree_at(lambda d: d.q, honest, sharp / total)
+        return verification.verify(drafts, drafted, sharp / total, *rest)
 
-    patch.setattr(speculative, "_draft", lying)
+    patch.setitem(speculative.VERIFICATIONS, "token", lying)
 
 
 def bonus_from_the_row_before(patch) -> None:
@@ -170,7 +168,7 @@ def redraws_from_p(patch) -> None:
 
 def reuses_the_drafts_randomness(patch) -> None:
     """The draft and its acceptance are decided by one and the same random number."""
-    patch.setattr(verification, "ACCEPT", speculative.DRAFT)
+    patch.setattr(verification, "ACCEPT", DRAFT)
 
 
 @pytest.mark.parametrize("broken", [reports_another_q, bonus_from_the_row_before, redraws_from_p])

@@ -117,7 +117,7 @@ def the_row_before(drafts, drafted, q, p, sampling, key, start):
 
 @pytest.mark.parametrize("broken", [one_draft_too_many, pytest.param(the_row_before, marks=pytest.mark.slow)])
 def test_the_comparison_fails_for_a_broken_verification(broken, monkeypatch):
-    monkeypatch.setattr(speculative, "verify", broken)
+    monkeypatch.setitem(speculative.VERIFICATIONS, "token", broken)
     drafter = retraced(writer_drafters(32)["plain"])
     with pytest.raises(AssertionError, match="Arrays are not equal"):
         compare(drafter, 32, [prompt_of(1, seed) for seed in range(6)])

@@ -1,7 +1,6 @@
 """The trace: its counts, its measures by hand, and its overlaps against teacher-forced passes."""
 
 import json
-import math
 from functools import cache
 
 import equinox as eqx
@@ -13,7 +12,7 @@ import slow
 from lively_models import writer, writer_drafters
 
 from tandem_edu.decode import Sampling, Trace, speculate
-from tandem_edu.errors import BadInput
+from tandem_edu.decode.trace import summarise
 from tandem_edu.model import Tandem
 from tandem_edu.model.masks import block_starts
 
@@ -26,7 +25,8 @@ def by_hand(drafted, accepted, emitted) -> Trace:
     """A trace of these cycles, with an empty row behind them as the real ones have."""
     columns = [jnp.array([*column, 0], jnp.int32) for column in (drafted, accepted, emitted)]
     rows = len(drafted) + 1
-    return Trace(jnp.int32(len(drafted)), *columns, jnp.full((rows, 8), -1, jnp.int32), jnp.zeros((rows, 8)))
+    ids, blank = jnp.full((rows, 8), -1, jnp.int32), jnp.zeros((rows, 8))
+    return Trace(jnp.int32(len(drafted)), *columns, ids, blank, blank)
 
 
 def test_the_measures_of_a_trace_made_by_hand():
@@ -54,14 +54,19 @@ def test_a_trace_without_drafts():
     assert summary["acceptance_by_position"] == []
     nothing = by_hand([], [], []).summary()
     assert nothing["cycles"] == nothing["emitted"] == 0
-    assert math.isnan(nothing["block_efficiency"]) and math.isnan(nothing["mean_accepted"])
+    assert nothing["block_efficiency"] is nothing["mean_accepted"] is nothing["acceptance_rate"] is None
 
 
-def test_many_traces_at_once_are_refused():
-    many = jax.tree.map(lambda x: jnp.stack([x, x]), by_hand([1], [1], [2]))
-    for measure in (many.summary, many.rows):
-        with pytest.raises(BadInput, match=r"the trace of one text, got \(2,\) of them"):
-            measure()
+def test_a_batch_is_measured_as_one():
+    one, two = by_hand([3, 1, 0], [3, 1, 0], [4, 2, 1]), by_hand([3, 3, 0], [0, 2, 0], [1, 3, 1])
+    one = eqx.tree_at(lambda trace: trace.cycles, one, jnp.int32(2))
+    batch = jax.tree.map(lambda x, y: jnp.stack([x, y]), one, two)
+    assert batch.summary() == summarise([one, two])
+    assert (batch.summary()["cycles"], batch.summary()["emitted"]) == (5, 11)
+    assert batch.summary()["mean_drafted"] == 2 and batch.summary()["acceptance_rate"] == 6 / 10
+    table = batch.to_dict()
+    assert table["row"] == [0, 0, 1, 1, 1] and table["emitted"] == [4, 2, 1, 3, 1]
+    assert json.loads(batch.to_json()) == {"summary": batch.summary(), "cycles": batch.rows()}
 
 
 @cache

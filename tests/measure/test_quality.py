@@ -67,7 +67,7 @@ def test_without_a_primary_there_is_nothing_to_agree_with(windows, tiny_primary)
 
 
 def test_bad_input(windows, tiny_primary, tiny_tandem, tiny_config):
-    with pytest.raises(BadInput, match="a tandem with its primary"):
+    with pytest.raises(BadInput, match="the Tandem with its primary"):
         quality(tiny_tandem, windows)
     with pytest.raises(BadInput, match="at least one window"):
         quality(tiny_primary, windows[:0])

@@ -239,8 +239,8 @@ def test_the_state_is_given_away_and_the_model_is_not(tiny_secondary):
 
 
 def test_a_tandem_alone_says_what_it_needs(tiny_tandem):
-    with pytest.raises(BadInput, match="for a Tandem"):
-        predict(tiny_tandem, batch(), None, None)
+    with pytest.raises(BadInput, match="for the Tandem"):
+        predict(tiny_tandem, None, batch(), None, None)
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])

@@ -1,0 +1,193 @@
+"""Adaptive block length: when to stop drafting (paper, section 3).
+
+A draft that will be rejected costs a step of the drafter and gains nothing. After each draft a router
+estimates the probability that the primary accepts it, and drafting ends where that *confidence* falls
+below a threshold τ (the paper's is 0.8). The draft just made is verified in any case: it has been paid
+for. It also must be: a router that threw drafts away by what they are would bend the distribution of
+what is left, while one that only decides whether to go on keeps it exact.
+
+`LearnedRouter`    the paper's: a two-layer MLP on what the drafter knows, see `tandem_edu.train.router`
+`ConfidenceRule`   untrained: the drafter's own probability of the token it drafted
+`EntropyRule`      untrained: how undecided the drafter was
+
+All look at the drafter's distribution at temperature 1, before top-k and top-p. τ is a traced value:
+another one does not compile anew.
+"""
+
+import abc
+import hashlib
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from tandem_edu.decode.drafters import Drafter
+from tandem_edu.errors import BadInput, require
+
+
+class Router(eqx.Module):
+    """What ends a block early: features of a draft → confidence → go on while it is at least `threshold`."""
+
+    threshold: eqx.AbstractVar[Float[Array, ""]]
+
+    @abc.abstractmethod
+    def n_features(self, d_hidden: int) -> int:
+        """Their number, for a drafter with `d_hidden` hidden values."""
+
+    @abc.abstractmethod
+    def features(
+        self, logits: Float[Array, " vocab"], token: Int[Array, ""], hidden: Float[Array, " d_hidden"]
+    ) -> Float[Array, " n_features"]:
+        """What there is to know of the draft `token`."""
+
+    @abc.abstractmethod
+    def confidence(self, features: Float[Array, "*batch n_features"]) -> Float[Array, "*batch"]:
+        """The estimated probability that the primary accepts the draft."""
+
+
+class ConfidenceRule(Router):
+    """Go on while the drafter gave the token it drafted a probability of at least `threshold`.
+
+    Raises `BadInput` for a threshold outside [0, 1].
+    """
+
+    threshold: Float[Array, ""]
+
+    def __init__(self, threshold: float):
+        self.threshold = _share("threshold", threshold)
+
+    def n_features(self, d_hidden: int) -> int:
+        return 1
+
+    def features(self, logits, token, hidden):
+        return jax.nn.softmax(logits)[token][None]
+
+    def confidence(self, features):
+        return features[..., 0]
+
+
+class EntropyRule(Router):
+    """Go on while the entropy H = -Σ q log q is at most `max_entropy` nats; the confidence is e^-H.
+
+    Raises `BadInput` for a negative `max_entropy`.
+
+    >>> rule, logits = EntropyRule(max_entropy=1.0), jnp.zeros(8)
+    >>> round(float(rule.confidence(rule.features(logits, jnp.int32(0), jnp.zeros(0)))), 3)  # 1 / 8
+    0.125
+    """
+
+    threshold: Float[Array, ""]
+
+    def __init__(self, max_entropy: float):
+        require(max_entropy >= 0, "a max_entropy of at least 0 nats", max_entropy, "try 1.0")
+        self.threshold = jnp.exp(-jnp.float32(max_entropy))
+
+    def n_features(self, d_hidden: int) -> int:
+        return 1
+
+    def features(self, logits, token, hidden):
+        return entropy(logits)[None]
+
+    def confidence(self, features):
+        return jnp.exp(-features[..., 0])
+
+
+class LearnedRouter(Router):
+    """A two-layer MLP on the entropy, the top-k probabilities and the drafter's last hidden state.
+
+        confidence = sigmoid(w₂ · silu(W₁ z + b₁) + b₂),  z the features, standardised
+
+    Made untrained by its constructor; `tandem_edu.train.router.train_router` gives a trained one.
+    `made_for` names the drafter and the γ_max whose drafts it has learned from.
+    """
+
+    w_in: Float[Array, "n_features d_router"]
+    b_in: Float[Array, " d_router"]
+    w_out: Float[Array, " d_router"]
+    b_out: Float[Array, ""]
+    mean: Float[Array, " n_features"]
+    scale: Float[Array, " n_features"]
+    threshold: Float[Array, ""]
+    top_k: int = eqx.field(static=True)
+    made_for: tuple[str, int] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        d_hidden: int,
+        made_for: tuple[str, int],
+        threshold: float = 0.8,
+        top_k: int = 8,
+        d_router: int = 32,
+        *,
+        key: PRNGKeyArray,
+    ):
+        size = 2 + top_k + d_hidden
+        self.w_in = jax.random.normal(key, (size, d_router)) / size**0.5
+        self.b_in, self.w_out = jnp.zeros(d_router), jnp.zeros(d_router)
+        self.b_out = jnp.zeros(())
+        self.mean, self.scale = jnp.zeros(size), jnp.ones(size)
+        self.threshold = _share("threshold", threshold)
+        self.top_k, self.made_for = top_k, made_for
+
+    def with_threshold(self, threshold: float) -> "LearnedRouter":
+        """The same router with another τ."""
+        return eqx.tree_at(lambda router: router.threshold, self, _share("threshold", threshold))
+
+    def n_features(self, d_hidden: int) -> int:
+        return 2 + self.top_k + d_hidden
+
+    def features(self, logits, token, hidden):
+        q = jax.nn.softmax(logits)
+        best = jax.lax.top_k(q, self.top_k)[0]
+        return jnp.concatenate([jnp.stack([entropy(logits), q[token]]), best, hidden])
+
+    def confidence(self, features):
+        return jax.nn.sigmoid(self.score(features))
+
+    def score(self, features: Float[Array, "*batch n_features"]) -> Float[Array, "*batch"]:
+        """The confidence's logit."""
+        z = (features - self.mean) * self.scale
+        return jax.nn.silu(z @ self.w_in + self.b_in) @ self.w_out + self.b_out
+
+
+def entropy(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch"]:
+    """H = -Σ q log q in nats, q = softmax(logits)."""
+    log_q = jax.nn.log_softmax(logits)
+    return -jnp.sum(jnp.where(jnp.isneginf(log_q), 0.0, jnp.exp(log_q) * log_q), axis=-1)
+
+
+def identify(drafter: Drafter) -> str:
+    """A short name for this one drafter: its kind and a digest of its smallest trained arrays.
+
+    Under a trace the digest is left out.
+    """
+    arrays = [leaf for leaf in jax.tree.leaves(drafter) if eqx.is_inexact_array(leaf) and leaf.size <= 4096]
+    kind = type(drafter).__name__
+    if any(isinstance(leaf, Tracer) for leaf in arrays):
+        return kind
+    digest = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in arrays)).hexdigest()[:12]
+    return f"{kind} {digest}"
+
+
+def check_router(router: Any, drafter: Drafter, block_len: int) -> None:
+    """Raise `BadInput` unless this is a router, and if learned, one that knows this drafter and this γ."""
+    if not isinstance(router, Router):
+        raise BadInput("a Router", type(router).__name__, "pass ConfidenceRule(0.5), for example")
+    if not isinstance(router, LearnedRouter):
+        return
+    name, trained_len = router.made_for
+    mine = identify(drafter)
+    mend = "train a router on this drafter's own drafts: tandem-edu train router"
+    require(name.startswith(mine), f"a router trained for this drafter ({mine})", f"one for {name}", mend)
+    got = f"one trained with {trained_len}"
+    mend = f"pass block_len={trained_len}, or train a router with --block-lens {block_len}"
+    require(trained_len == block_len, f"a router trained with block_len={block_len}", got, mend)
+
+
+def _share(name: str, value: float) -> Float[Array, ""]:
+    require(0 <= value <= 1, f"{name} in [0, 1]", value, "the paper has 0.8")
+    return jnp.float32(value)
