@@ -4,6 +4,7 @@ A mistake of the person at the keyboard is answered with one line and exit statu
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ def _train(options: argparse.Namespace) -> None:
 
     given = {name: getattr(options, name) for name in _RECIPE}
     changes = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
+    if options.loss:
+        changes["objectives"] = ((1.0, _objective(options.loss)),)
     settings = recipe(options.recipe, **changes)
     primary = load_primary(options.primary) if options.primary else None
     corpus = data.load_text(options.text)
@@ -56,6 +59,23 @@ def _train(options: argparse.Namespace) -> None:
     save_folder(options.out, result.model, tokenizer, card, primary=options.primary)
     figures = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items() if isinstance(v, float))
     print(f"{options.out}: {figures}")
+
+
+def _objective(weights: list[str]):
+    """`["ce=0.1", "kl=0.9"]` as an objective; what is not named weighs nothing."""
+    from tandem_edu.train import Objective
+
+    known = [field.name for field in dataclasses.fields(Objective)]
+    given = dict.fromkeys(known, 0.0)
+    for part in weights:
+        name, _, weight = part.partition("=")
+        expected = f"--loss NAME=WEIGHT with a name among {', '.join(known)}"
+        require(name in known, expected, repr(part), "for example --loss ce=0.1 kl=0.9")
+        try:
+            given[name] = float(weight)
+        except ValueError:
+            raise BadInput(f"a number as weight of {name}", repr(part), f"for example {name}=0.5") from None
+    return Objective(**given)
 
 
 def _new_model(options: argparse.Namespace, settings, primary, vocab_size: int):
@@ -217,6 +237,8 @@ def _add_train(commands) -> None:
     for name in ("steps", "batch-size", "seq-len", "seed"):
         add(f"--{name}", type=int, metavar="N", help="if not the recipe's")
     add("--learning-rate", type=float, metavar="X", help="if not the recipe's")
+    losses = "weights of ce, kl, reverse_kl, tv, nla from first to last step, if not the recipe's"
+    add("--loss", nargs="+", metavar="NAME=WEIGHT", help=losses)
 
 
 def _add_generate(commands) -> None:

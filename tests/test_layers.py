@@ -16,13 +16,14 @@ FLOOR = {
     "errors": -1,
     "files": 0,
     **dict.fromkeys(["model", "data"], 1),
-    **dict.fromkeys(["decode", "train"], 2),
-    **dict.fromkeys(["measure", "zoo"], 3),
-    **dict.fromkeys(["show", "classroom"], 4),
-    "demo": 5,
-    "cli": 6,
-    "__main__": 7,
-    "__init__": 7,
+    "decode": 2,
+    "train": 3,
+    **dict.fromkeys(["measure", "zoo"], 4),
+    **dict.fromkeys(["show", "classroom"], 5),
+    **dict.fromkeys(["demo", "reproduce"], 6),
+    "cli": 7,
+    "__main__": 8,
+    "__init__": 8,
 }
 ONLY_IN_SHOW = {"matplotlib", "ipywidgets"}
 NEVER = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}

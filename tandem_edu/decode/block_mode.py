@@ -18,8 +18,7 @@ from tandem_edu.decode.request import Output, Request, finish, make_request
 from tandem_edu.decode.sampling import EMIT, Sampling, role_key
 from tandem_edu.decode.verify import Verdict
 from tandem_edu.errors import require
-from tandem_edu.model import Transformer
-from tandem_edu.model.attached import Attached
+from tandem_edu.model import Attached, Transformer
 
 
 def block_generate(

@@ -133,6 +133,11 @@ class LearnedRouter(Router):
         self.threshold = _share("threshold", threshold)
         self.top_k, self.made_for = top_k, made_for
 
+    @property
+    def d_hidden(self) -> int:
+        """How many of the drafter's hidden values it looks at."""
+        return self.mean.shape[0] - 2 - self.top_k
+
     def with_threshold(self, threshold: float) -> "LearnedRouter":
         """The same router with another τ."""
         return eqx.tree_at(lambda router: router.threshold, self, _share("threshold", threshold))

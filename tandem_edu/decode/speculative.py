@@ -20,8 +20,7 @@ from tandem_edu.decode.routers import Router, check_router
 from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.verify import verify
 from tandem_edu.errors import require
-from tandem_edu.model import Transformer
-from tandem_edu.model.attached import Attached
+from tandem_edu.model import Attached, Transformer
 
 VERIFICATIONS = {"token": verify, "block": verify_block}
 

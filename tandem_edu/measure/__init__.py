@@ -1,5 +1,8 @@
-"""Floor 3: measures. Quality of a model, what acceptance is worth, drafters side by side, time."""
+"""Floor 4: measures. Quality of a model, what acceptance is worth, drafters side by side, time."""
 
+from tandem_edu.measure.calibration import Calibration as Calibration
+from tandem_edu.measure.calibration import calibration as calibration
+from tandem_edu.measure.calibration import judged_drafts as judged_drafts
 from tandem_edu.measure.decoding import Comparison as Comparison
 from tandem_edu.measure.decoding import Run as Run
 from tandem_edu.measure.decoding import compare as compare

@@ -1,1 +1,1 @@
-"""Floor 5: how the shipped pair is made, and how its results are measured."""
+"""Floor 6: how the shipped pair is made, and how its results are measured."""

@@ -1,4 +1,4 @@
-"""Floor 4: what people look at. Pictures, tables, token views, reports; panels are in `show.panels`.
+"""Floor 5: what people look at. Pictures, tables, token views, reports; panels are in `show.panels`.
 
 Drawing never computes: everything here takes what `tandem_edu.measure` or a `Trace` holds.
 """

@@ -38,8 +38,8 @@ class Recipe:
     Raises `BadInput` for values out of range.
 
     >>> quick = Recipe("quick", steps=100, learning_rate=1e-3, warmup_steps=10)
-    >>> quick.objective_at(99), quick.tokens
-    (Objective(ce=1.0, kl=0.0), 204800)
+    >>> quick.objective_at(99) == Objective(ce=1.0), quick.tokens
+    (True, 204800)
     """
 
     name: str
@@ -93,7 +93,7 @@ class Recipe:
     @property
     def uses_teacher(self) -> bool:
         """Whether some phase needs the primary's logits."""
-        return any(objective.kl for _, objective in self.objectives)
+        return any(objective.distils for _, objective in self.objectives)
 
     def objective_at(self, step: int) -> Objective:
         """The objective of step 0 .. steps - 1."""
@@ -101,7 +101,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dict; `from_dict` is its inverse."""
-        phases = [[until, dataclasses.asdict(goal)] for until, goal in self.objectives]
+        phases = [[until, _weights(goal)] for until, goal in self.objectives]
         return dataclasses.asdict(self) | {"objectives": phases, "block_lens": list(self.block_lens)}
 
     @classmethod
@@ -149,8 +149,8 @@ def recipe(name: str, **changes: Any) -> Recipe:
     Raises `BadInput` for an unknown name or field.
 
     >>> r = recipe("tandem-distil", steps=1000, block_lens=(2, 4, 8))
-    >>> r.block_lens, r.warmup_steps, r.objective_at(499), r.objective_at(500)
-    ((2, 4, 8), 50, Objective(ce=1.0, kl=0.0), Objective(ce=1.0, kl=0.5))
+    >>> r.block_lens, r.warmup_steps, r.objective_at(499).distils, r.objective_at(500).kl
+    ((2, 4, 8), 50, False, 0.5)
     """
     require(name in RECIPES, f"a recipe among {', '.join(RECIPES)}", repr(name), "pick one")
     known = [field.name for field in dataclasses.fields(Recipe)]
@@ -183,6 +183,16 @@ def _checked_objectives(objectives: Any) -> tuple[tuple[float, Objective], ...]:
     fine = rising and ends[-1] == 1.0 and all(isinstance(goal, Objective) for _, goal in phases)
     require(fine, expected, repr(objectives), mend)
     return phases
+
+
+def _weights(objective: Objective) -> dict[str, float]:
+    """`ce` and `kl`, and the others where they are not 0.
+
+    So a recipe that can do without the others is written as it was before there were any, and the
+    checkpoint of a run begun then is still that run's.
+    """
+    weights = dataclasses.asdict(objective).items()
+    return {name: weight for name, weight in weights if weight or name in ("ce", "kl")}
 
 
 def _check_whole(name: str, value: Any, least: int) -> None:

@@ -1,4 +1,4 @@
-"""Floor 3: models on disk. Folders with weights, tokenizer and card; Hugging Face import and export."""
+"""Floor 4: models on disk. Folders with weights, tokenizer and card; Hugging Face import and export."""
 
 from tandem_edu.zoo.folders import Saved as Saved
 from tandem_edu.zoo.folders import load_folder as load_folder
@@ -6,3 +6,5 @@ from tandem_edu.zoo.folders import load_primary as load_primary
 from tandem_edu.zoo.folders import save_folder as save_folder
 from tandem_edu.zoo.hf import from_hf as from_hf
 from tandem_edu.zoo.hf import to_hf as to_hf
+from tandem_edu.zoo.routers import load_router as load_router
+from tandem_edu.zoo.routers import save_router as save_router

@@ -1,19 +1,23 @@
 """The drafter for a model: `speculate` takes either."""
 
+from tandem_edu.decode.drafters.cross_attending import CrossAttendingDrafter
+from tandem_edu.decode.drafters.eagle import EagleDrafter
+from tandem_edu.decode.drafters.early_exit import EarlyExitDrafter
 from tandem_edu.decode.drafters.plain import PlainDrafter
 from tandem_edu.decode.drafters.protocol import Drafter
 from tandem_edu.decode.drafters.tandem import TandemDrafter
 from tandem_edu.errors import BadInput, require
-from tandem_edu.model import Tandem, Transformer
+from tandem_edu.model import Attached, CrossAttending, Eagle, EarlyExit, Tandem, Transformer
 from tandem_edu.model.tandem import check_same_vocabulary
 
 
-def as_drafter(drafter: Transformer | Tandem | Drafter, primary: Transformer) -> Drafter:
-    """The drafter for a model. Raises `BadInput` for another vocabulary or another primary's tandem."""
+def as_drafter(drafter: Transformer | Attached | Drafter, primary: Transformer) -> Drafter:
+    """The drafter for a model. Raises `BadInput` for another vocabulary or one made for another primary."""
     if isinstance(drafter, Drafter):
         return drafter
-    if not isinstance(drafter, Transformer | Tandem):
-        raise BadInput("a Transformer, a Tandem or a te.Drafter", type(drafter).__name__, "pass one of these")
+    if not isinstance(drafter, Transformer | Attached):
+        expected = "a Transformer, a Tandem or a te.Drafter"
+        raise BadInput(expected, type(drafter).__name__, "pass one of these")
     check_same_vocabulary(primary.config, drafter.config)
     if isinstance(drafter, Transformer):
         return PlainDrafter(drafter)
@@ -24,4 +28,13 @@ def as_drafter(drafter: Transformer | Tandem | Drafter, primary: Transformer) ->
         f"one for {theirs.n_layers} x {theirs.d_model}",
         "pass the primary it was trained with",
     )
-    return TandemDrafter(drafter)
+    match drafter:
+        case Tandem():
+            return TandemDrafter(drafter)
+        case Eagle():
+            return EagleDrafter(drafter)
+        case CrossAttending():
+            return CrossAttendingDrafter(drafter)
+        case EarlyExit():
+            return EarlyExitDrafter(drafter, primary)
+    raise BadInput("a model that a drafter is known for", type(drafter).__name__, "wrap it in a te.Drafter")

@@ -1,0 +1,26 @@
+"""Cross-attending: queries into the primary's own cache (GLIDE, arXiv:2402.02082).
+
+All it remembers is the current block; the past lies in the primary's keys and values, ready to be looked
+at. So there is nothing to commit. See `tandem_edu.model.cross_attending`.
+"""
+
+from jaxtyping import Array, Int
+
+from tandem_edu.decode.drafters.protocol import Drafter, Guess, Reading
+from tandem_edu.model import Cache, CrossAttending
+
+
+class CrossAttendingDrafter(Drafter):
+    """A `CrossAttending` that drafts."""
+
+    model: CrossAttending
+
+    def start(self, reading: Reading, width: int, block_len: Int[Array, ""]) -> Cache:
+        return self.model.init_block(width)
+
+    def step(self, token: Int[Array, ""], state: Cache, cache: Cache) -> Guess:
+        logits, hidden, state = self.model.step(token, state, cache)
+        return Guess(logits, state, hidden)
+
+    def commit(self, state: Cache, reading: Reading) -> Cache:
+        return state.with_length(0)
