@@ -82,10 +82,10 @@ def _new_model(options: argparse.Namespace, settings, primary, vocab_size: int):
     """What the recipe trains, before training."""
     import jax
 
-    from tandem_edu.model import Tandem, Transformer, TransformerConfig
+    from tandem_edu.model import Attached, Transformer, TransformerConfig
     from tandem_edu.zoo import load_folder
 
-    model_key, tandem_key = jax.random.split(jax.random.key(settings.seed))
+    model_key, attached_key = jax.random.split(jax.random.key(settings.seed))
     lender = None if primary is None or options.own_vocabulary else primary.model
     config = TransformerConfig(
         vocab_size=vocab_size,
@@ -100,11 +100,28 @@ def _new_model(options: argparse.Namespace, settings, primary, vocab_size: int):
     )
     model = Transformer(config, key=model_key, vocabulary=lender.vocabulary if lender else None)
     start = load_folder(options.start, options.primary).model if options.start else model
-    if not settings.block_lens or isinstance(start, Tandem):
+    expected, mend = f"a recipe for --kind {options.kind}", "use tandem-ce or tandem-distil"
+    require(bool(settings.block_lens) or options.kind == "tandem", expected, options.recipe, mend)
+    if not settings.block_lens or isinstance(start, Attached):
         return start
     if primary is None:
-        raise BadInput("a primary for a tandem", "none", "pass --primary FOLDER")
-    return Tandem(start, primary.model.config, options.layer_map, options.own_history, key=tandem_key)
+        raise BadInput(f"a primary for a {options.kind}", "none", "pass --primary FOLDER")
+    return _attached(options, settings, start, primary.model.config, attached_key)
+
+
+def _attached(options: argparse.Namespace, settings, secondary, primary_config, key):
+    """The model of `--kind`, before training."""
+    from tandem_edu.model import CrossAttending, Eagle, EarlyExit, Tandem
+
+    if options.kind == "early-exit":
+        half = max(1, primary_config.n_layers // 2)
+        return EarlyExit(primary_config, half if options.exit_layer is None else options.exit_layer, key=key)
+    layer_map = options.layer_map or _KINDS[options.kind]
+    if options.kind == "cross-attending":
+        return CrossAttending(secondary, primary_config, layer_map, key=key)
+    if options.kind == "tandem":
+        return Tandem(secondary, primary_config, layer_map, options.own_history, key=key)
+    return Eagle(secondary, primary_config, layer_map, max(4, *settings.block_lens), key=key)
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -165,6 +182,14 @@ def _short(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+# What --kind may be, and the --layer-map of each.
+_KINDS = {
+    "tandem": "fused",
+    "eagle": "top",
+    "eagle-fused": "fused",
+    "cross-attending": "last",
+    "early-exit": None,
+}
 _RECIPE = ("steps", "batch_size", "seq_len", "learning_rate", "block_lens", "seed")
 
 
@@ -218,9 +243,16 @@ def _add_train(commands) -> None:
     add("--start", metavar="FOLDER", help="begin with the weights of this model")
     add("--own-vocabulary", action="store_true", help="do not borrow the primary's embedding and head")
     add(
+        "--kind",
+        choices=_KINDS,
+        default="tandem",
+        help="what a recipe of a tandem trains: that, or another drafter that reads the primary",
+    )
+    add("--exit-layer", type=int, metavar="N", help="layers of an early-exit, if not half of the primary's")
+    add(
         "--layer-map",
-        default="fused",
-        help="which states of the primary a tandem reads: last, uniform, fused",
+        help="what of the primary is read: last, uniform or fused by a tandem (fused if not given), "
+        "last or uniform by a cross-attending (last), top or fused by an eagle",
     )
     add("--own-history", action="store_true", help="a tandem that also keeps its own past")
     for name, default in (

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tandem_edu.cli import main
+from tandem_edu.model.weights import describe
 from tandem_edu.zoo import load_folder
 
 SIZES = ["--layers", "2", "--width", "16", "--heads", "2", "--context", "64"]
@@ -44,6 +45,14 @@ def test_a_card_tells_where_a_model_comes_from(runs, text):
     assert card["held_out"]["step"] == 6
 
 
+def test_a_loss_of_ones_own(runs, text, tmp_path):
+    command = ["train", "tandem-distil", "--out", str(tmp_path), "--text", text, *RUN]
+    command += ["--layers", "1", "--width", "8", "--heads", "2", "--context", "64"]
+    assert main([*command, "--primary", str(runs / "primary"), "--loss", "tv=0.5", "nla=2"]) == 0
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["recipe"]["objectives"] == [[1.0, {"ce": 0.0, "kl": 0.0, "tv": 0.5, "nla": 2.0}]]
+
+
 def test_all_write_the_same_greedy_text(runs, capsys):
     decoding = ["--prompt", "the cat sat", "--tokens", "30"]
     assert main(["generate", str(runs / "primary"), *decoding]) == 0
@@ -59,6 +68,20 @@ def test_all_write_the_same_greedy_text(runs, capsys):
 def test_a_secondary_alone_generates_with_its_primarys_vocabulary(runs, capsys):
     assert main(["generate", str(runs / "distilled"), "--prompt", "the", "--temperature", "1"]) == 0
     assert capsys.readouterr().out.startswith("the")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["eagle", "eagle-fused", "cross-attending", "early-exit"])
+def test_other_drafters_are_trained_the_same_way(kind, runs, text, tmp_path):
+    # Two heads of 8, as the primary's: a cross-attending needs that.
+    sizes = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "64"]
+    primary = ["--primary", str(runs / "primary")]
+    command = ["train", "tandem-distil", "--kind", kind, "--out", str(tmp_path), "--text", text]
+    assert main([*command, *primary, *sizes, *RUN]) == 0
+    said = describe(load_folder(tmp_path).model)
+    assert said["kind"] == kind.removesuffix("-fused")
+    maps = {"eagle": [2], "eagle-fused": [1, 2], "cross-attending": [2], "early-exit": None}
+    assert said.get("layer_map") == maps[kind]
 
 
 def test_a_folder_survives_a_move_together_with_its_primary(runs, tmp_path):
@@ -90,10 +113,29 @@ MISTAKES = [
     ("train tandem-ce --out {new} --text {text} --width 8 --heads 2 --vocab-size 270", "a primary"),
     ("train tandem-ce --out {new} --text {text} --primary nowhere", "no such folder"),
     ("train secondary --out {new} --text {text} --block-lens 2 --vocab-size 270", "primary for a tandem"),
+    ("train distilled --out {new} --text {text} --loss ce=1 jsd=1", "among ce, kl, reverse_kl, tv, nla, got"),
+    ("train distilled --out {new} --text {text} --loss kl", "a number as weight of kl"),
+    ("train distilled --out {new} --text {text} --loss kl=much", "a number as weight of kl"),
+    ("train distilled --out {new} --text {text} --loss kl=-1", "weights of at least 0"),
+    ("train distilled --out {new} --text {text} --loss tv=0", "not all 0"),
+    (
+        "train primary --out {new} --text {text} --loss nla=1 --width 8 --heads 2 --vocab-size 270",
+        "a primary",
+    ),
     ("train primary --out {text}/in/a/file --text {text} --vocab-size 270", "expected"),
     (
         "train tandem-ce --out {new} --text {text} --primary {runs}/primary --width 12 --layer-map x",
         '"last"',
+    ),
+    ("train distilled --kind eagle --out {new} --text {text} --primary {runs}/primary", "--kind eagle"),
+    (
+        "train tandem-ce --kind early-exit --out {new} --text {text} --primary {runs}/primary --exit-layer 2",
+        "exit_layer in 1..1",
+    ),
+    (
+        "train tandem-ce --kind cross-attending --out {new} --text {text} --primary {runs}/primary "
+        "--width 12",
+        "the primary's head_dim = 8",
     ),
     ("generate nowhere --prompt a", "no such folder"),
     ("generate {empty} --prompt a", "no card.json"),

@@ -51,7 +51,8 @@ def _generate(model: Transformer, request: Request):
 
     def step(row: Row, text, n, cache, stopped):
         logits, after = model.extend(text[n - 1][None], cache)
-        token = request.sampling.draw(request.sampling.probabilities(logits[0]), role_key(row.key, n, n, EMIT))
+        p = request.sampling.probabilities(logits[0])
+        token = request.sampling.draw(p, role_key(row.key, n, n, EMIT))
         done = stopped | (n >= row.end)
         text = text.at[jnp.where(done, capacity, n)].set(token, mode="drop")
         n = jnp.where(done, n, n + 1)

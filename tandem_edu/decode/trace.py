@@ -36,7 +36,8 @@ class Trace(eqx.Module):
     def empty(cls, entries: int, block: int) -> "Trace":
         """No cycle yet, and room for `entries` of at most `block` drafts."""
         zeros, floats = jnp.zeros(entries, jnp.int32), jnp.zeros((entries, block))
-        return cls(jnp.int32(0), zeros, zeros, zeros, jnp.full((entries, block), -1, jnp.int32), floats, floats)
+        ids = jnp.full((entries, block), -1, jnp.int32)
+        return cls(jnp.int32(0), zeros, zeros, zeros, ids, floats, floats)
 
     @classmethod
     def of_single_tokens(cls, cycles: Int[Array, ""], rows: int) -> "Trace":
@@ -71,15 +72,15 @@ class Trace(eqx.Module):
         host = jax.tree.map(np.asarray, self)
         if np.ndim(host.cycles) == 0:
             return [host]
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[np.ndim(host.cycles) :]), host)
-        return [jax.tree.map(lambda x, row=row: x[row], flat) for row in range(host.cycles.size)]
+        rows = np.ndindex(host.cycles.shape)
+        return [jax.tree.map(lambda x, row=row: x[row], host) for row in rows]
 
     def rows(self) -> list[dict[str, Any]]:
         """The cycles as JSON-able dicts, a table a data frame reads directly."""
         parts = self.split()
         name = {} if np.ndim(self.cycles) == 0 else {"row": 0}
         return [
-            {**{key: row for key in name}, **_entry(part, cycle)}
+            {**dict.fromkeys(name, row), **_entry(part, cycle)}
             for row, part in enumerate(parts)
             for cycle in range(int(part.cycles))
         ]

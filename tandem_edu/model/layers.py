@@ -20,6 +20,8 @@ from tandem_edu.model.cache import KV
 from tandem_edu.model.config import TransformerConfig
 
 Rope = tuple[Float[Array, "seq half_dim"], Float[Array, "seq half_dim"]]
+# Keys and values as `KV` has them, but each side of its own length.
+Side = tuple[Float[Array, "*batch n_kv_heads _ head_dim"], Float[Array, "*batch n_kv_heads _ head_dim"]]
 
 
 def init_weight(key: PRNGKeyArray, d_in: int, d_out: int, gain: float = 1.0) -> Float[Array, "d_in d_out"]:
@@ -71,7 +73,7 @@ def rotate(
 
 def attend(
     q: Float[Array, "*batch n_heads q_len head_dim"],
-    sides: Sequence[KV],
+    sides: Sequence[Side],
     masks: Sequence[Bool[Array, "q_len _"]],
 ) -> Float[Array, "*batch n_heads q_len head_dim"]:
     """softmax(q kᵀ / √head_dim) v over the keys that the masks allow; a query must see one at least.

@@ -9,7 +9,7 @@ from tandem_edu.train.losses import reverse_kl_divergence as reverse_kl_divergen
 from tandem_edu.train.losses import total_variation as total_variation
 from tandem_edu.train.recipes import Recipe as Recipe
 from tandem_edu.train.recipes import recipe as recipe
+from tandem_edu.train.router import train_router as train_router
 from tandem_edu.train.run import Diverged as Diverged
 from tandem_edu.train.run import TrainResult as TrainResult
 from tandem_edu.train.run import train as train
-from tandem_edu.train.router import train_router as train_router

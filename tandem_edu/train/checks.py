@@ -18,7 +18,7 @@ def check_models(model: Model, recipe: Recipe, primary: Transformer | None) -> N
     """Raise `BadInput` unless model, recipe and primary fit together."""
     _check_kind(model, recipe)
     reads, name = isinstance(model, Attached), type(model).__name__
-    needed = f"for the {name}" if reads else "for a recipe that distils (kl above 0)"
+    needed = f"for the {name}" if reads else "for a recipe that distils"
     needless = not (reads or recipe.uses_teacher)
     require(primary is not None or needless, f"a primary {needed}", None, "pass primary=")
     for each in filter(None, (model, primary)):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 from tqdm import tqdm
 
 from tandem_edu.decode import Drafter, LearnedRouter, Sampling

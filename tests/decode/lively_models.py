@@ -11,11 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tandem_edu.decode import PlainDrafter
-from tandem_edu.model import Tandem, Transformer, TransformerConfig
+from tandem_edu.decode import PlainDrafter, PromptLookup, generate
+from tandem_edu.model import CrossAttending, Eagle, EarlyExit, Tandem, Transformer, TransformerConfig
+from tandem_edu.train import Objective, recipe, train
 
 TANDEMS = [(layers, own) for layers in ("last", "uniform", "fused") for own in (False, True)]
-DRAFTERS = ["plain", *(f"{layers}-{'own' if own else 'paper'}" for layers, own in TANDEMS)]
+OTHERS = ["lookup", "eagle-top", "eagle-fused", "cross-last", "cross-uniform", "exit"]
+DRAFTERS = ["plain", *(f"{layers}-{'own' if own else 'paper'}" for layers, own in TANDEMS), *OTHERS]
+TRAINED = ["plain", "last-paper", "fused-own", "eagle-fused", "cross-last", "exit"]
 
 
 def lively(model, seed: int, noise: float):
@@ -58,7 +61,7 @@ def speaker() -> Transformer:
     config = TransformerConfig(
         vocab_size=5,
         d_model=4,
-        n_layers=1,
+        n_layers=2,
         n_heads=1,
         n_kv_heads=1,
         d_ff=4,
@@ -75,12 +78,35 @@ def speaker_drafters() -> dict:
 
 
 def _drafters(primary: Transformer, secondary: Transformer) -> dict:
+    config, key = primary.config, jax.random.key(3)
     models = {"plain": secondary}
-    for name, (layers, own) in zip(DRAFTERS[1:], TANDEMS, strict=True):
-        models[name] = Tandem(
-            secondary, primary.config, layer_map=layers, own_history=own, key=jax.random.key(3)
-        )
+    for name, (layers, own) in zip(DRAFTERS[1:], TANDEMS, strict=False):
+        models[name] = Tandem(secondary, config, layer_map=layers, own_history=own, key=key)
+    models["lookup"] = PromptLookup(config.vocab_size, ngram=2)
+    for layers in ("top", "fused"):
+        # Noise again, because the feature's half of `fc` starts at zero.
+        models[f"eagle-{layers}"] = lively(Eagle(secondary, config, layers, key=key), 5, 0.05)
+    for layers in ("last", "uniform"):
+        models[f"cross-{layers}"] = CrossAttending(secondary, config, layers)
+    models["exit"] = EarlyExit(config, exit_layer=1)
     return models
+
+
+@cache
+def trained(name: str, primary: Transformer, untrained) -> object:
+    """`untrained` after a short training on the primary's own texts, to be like the primary."""
+    tandem = not isinstance(untrained, Transformer)
+    settings = recipe(
+        "tandem-distil" if tandem else "distilled",
+        steps=80,
+        seq_len=24,
+        learning_rate=3e-3,
+        objectives=((1.0, Objective(ce=0.1, kl=0.9)),),
+        **({"block_lens": (2, 4)} if tandem else {}),
+    )
+    prompts = np.arange(24)[:, None] % primary.config.vocab_size
+    text = np.asarray(generate(primary, prompts, 30).tokens).reshape(-1)
+    return train(untrained, settings, text, text, primary=primary, progress=False).model
 
 
 def retraced(model: Transformer) -> PlainDrafter:

@@ -151,7 +151,9 @@ def test_a_router_of_another_drafter_or_block_length():
     with pytest.raises(BadInput, match="trained with block_len=2, got one trained with 3"):
         speculate(primary, drafters["plain"], [1], 4, 2, router=router)
     for other_drafter in (drafters["last-paper"], lively(drafters["plain"], 5, 0.1)):
-        with pytest.raises(BadInput, match=r"a router trained for this drafter \(.*, got one for PlainDrafter"):
+        with pytest.raises(
+            BadInput, match=r"a router trained for this drafter \(.*, got one for PlainDrafter"
+        ):
             speculate(primary, other_drafter, [1], 4, 3, router=router)
     with pytest.raises(BadInput, match="a Router, got float"):
         inspect.unwrap(check_router)(0.8, as_drafter(drafters["plain"], primary), 3)
@@ -181,7 +183,7 @@ def test_a_drafter_of_another_vocabulary():
         speculate(speaker(), PlainDrafter(drafter), [1], 4)
 
 
-@pytest.mark.parametrize("sizes", [{"n_layers": 2}, {"d_model": 8}])
+@pytest.mark.parametrize("sizes", [{"n_layers": 3}, {"d_model": 8}])
 def test_a_tandem_for_another_primary(sizes):
     tandem = Tandem(speaker(), other(**sizes).config, key=jax.random.key(0))
     with pytest.raises(BadInput, match="pass the primary it was trained with"):

@@ -22,10 +22,10 @@ SAMPLED = Sampling(temperature=1.0)
 BROKEN = ["residual without p_i", "h_i = p_i", "first failure"]
 
 
-def random_model(rng, spread: float = 1.0) -> dict:
+def random_model(rng) -> dict:
     """A distribution after every prefix of up to γ tokens."""
     prefixes = [prefix for n in range(GAMMA + 1) for prefix in product(range(VOCAB), repeat=n)]
-    return {prefix: rng.dirichlet(np.full(VOCAB, spread)) for prefix in prefixes}
+    return {prefix: rng.dirichlet(np.ones(VOCAB)) for prefix in prefixes}
 
 
 def outcomes(block: tuple, p: dict, q: dict, broken: str = "") -> np.ndarray:
@@ -100,28 +100,34 @@ STOPPING_RULES = {
 }
 
 
+def random_pairs(seed: int, number: int):
+    """Primaries and drafters that know nothing of each other."""
+    rng = np.random.default_rng(seed)
+    return [(random_model(rng), random_model(rng)) for _ in range(number)]
+
+
 @pytest.mark.parametrize("name", STOPPING_RULES)
 def test_the_text_has_exactly_the_primarys_distribution(name):
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        p, q = random_model(rng), random_model(rng)
+    for p, q in random_pairs(0, 5):
         judged = [(block, chance, q) for block, chance in blocks(q, STOPPING_RULES[name])]
         assert error(p, judged) < 1e-12
 
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_the_enumeration_rejects_a_broken_rule(broken):
-    rng = np.random.default_rng(0)
-    p, q = random_model(rng), random_model(rng)
-    assert error(p, [(block, chance, q) for block, chance in blocks(q, lambda _: False)], broken) > 1e-3
+    # Some pairs do not show it: with three tokens a residual is often a single token, with p_i or without.
+    errors = [
+        error(p, [(block, chance, q) for block, chance in blocks(q, STOPPING_RULES["never"])], broken)
+        for p, q in random_pairs(0, 5)
+    ]
+    assert max(errors) > 1e-3
 
 
 def test_a_draft_may_end_the_block_but_not_leave_it():
     """A router that stops at token 0 must still hand it in: q says how often it is drafted, not dropped."""
-    rng = np.random.default_rng(0)
-    p, q = random_model(rng), random_model(rng)
+    [(p, q)] = random_pairs(0, 1)
     seen = [
-        (block[:-1] if block[-1] == 0 else block, chance, q)
+        (block[:-1] if block[-1:] == (0,) else block, chance, q)
         for block, chance in blocks(q, STOPPING_RULES["after token 0"])
     ]
     assert error(p, seen) > 1e-3
@@ -134,8 +140,7 @@ CASES = [((1, 0, 2), 3), ((2, 2, 1), 3), ((1, 0, 1), 2), ((2, 2, 0), 2), ((1, 1,
 @cache
 def judged_pair() -> tuple[dict, dict, np.ndarray]:
     """A primary, a drafter, and 200,000 verdicts on each of the blocks: (accepted, token)."""
-    rng = np.random.default_rng(38)
-    p, q = random_model(rng), random_model(rng)
+    [(p, q)] = random_pairs(38, 1)
     q_rows = jnp.float32(np.array([[q[block[:i]] for i in range(GAMMA)] for block, _ in CASES]))
     p_rows = jnp.float32(np.array([[p[block[:i]] for i in range(GAMMA + 1)] for block, _ in CASES]))
     drafts, drafted = jnp.array([block for block, _ in CASES]), jnp.array([n for _, n in CASES])
@@ -182,9 +187,8 @@ def of_block(block, p, q):
 
 
 def test_it_keeps_at_least_as_many_drafts():
-    rng, gains = np.random.default_rng(1), []
-    for _ in range(200):
-        p, q = random_model(rng), random_model(rng)
+    gains = []
+    for p, q in random_pairs(1, 200):
         jointly, singly = (mean_accepted(p, q, GAMMA, rule) for rule in (of_block, outcomes_by_token))
         gains.append(jointly - singly)
         jointly, singly = (mean_accepted(p, q, 1, rule) for rule in (of_block, outcomes_by_token))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from lively_models import speaker, speaker_drafters, writer, writer_drafters
 
-from tandem_edu.decode import Sampling, generate, speculate
+from tandem_edu.decode import ConfidenceRule, EntropyRule, Sampling, generate, speculate
 from tandem_edu.errors import BadInput
 
 PROMPTS = jnp.asarray(np.random.default_rng(3).integers(0, 48, (4, 5)), jnp.int32)
@@ -74,6 +74,21 @@ def test_numbers_change_without_compiling_anew():
     assert first >= 3, "the draft, the verification, generate: does `Counted` count at all?"
     for block_len in range(1, 9):
         both([1, 2, 3], 9 + block_len, block_len, block_len, 4, 0.1 * block_len, block_len, 0.1 * block_len)
+    assert len(TRACED) == first
+
+
+def test_thresholds_change_without_compiling_anew():
+    primary, drafter = speaker(), speaker_drafters()["last-paper"]
+    how = Counted(1.0, None, 0.9)
+
+    def with_routers(threshold, max_entropy):
+        for router in (ConfidenceRule(threshold), EntropyRule(max_entropy)):
+            speculate(primary, drafter, [1, 2], 9, 4, how, jax.random.key(0), router)
+
+    with_routers(0.5, 1.0)
+    first = len(TRACED)
+    for threshold in (0.0, 0.2, 0.9, 1.0):
+        with_routers(threshold, 2 * threshold)
     assert len(TRACED) == first
 
 

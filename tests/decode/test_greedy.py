@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import slow
-from lively_models import DRAFTERS, retraced, writer, writer_drafters
+from lively_models import DRAFTERS, TRAINED, retraced, trained, writer, writer_drafters
 
-from tandem_edu.decode import generate, speculate
+from tandem_edu.decode import ConfidenceRule, EntropyRule, generate, speculate
 
 # A package's attribute `verify` is the function; the module of that name is what gets patched.
 speculative = importlib.import_module("tandem_edu.decode.speculative")
@@ -19,7 +19,7 @@ def prompt_of(length: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([length, seed]).integers(0, 48, length)
 
 
-def compare(drafter, max_len: int, prompts, block_lens=range(1, 9)) -> dict:
+def compare(drafter, max_len: int, prompts, block_lens=range(1, 9), **more) -> dict:
     """Fill the context after every prompt with every γ; the counts, once every text agrees."""
     primary = writer(max_len)
     counts = {"tokens": 0, "drafted": 0, "accepted": 0, "kinds": set()}
@@ -28,7 +28,7 @@ def compare(drafter, max_len: int, prompts, block_lens=range(1, 9)) -> dict:
         alone = np.asarray(generate(primary, prompt, new).tokens)
         counts["kinds"] |= set(alone.tolist())
         for block_len in block_lens:
-            out = speculate(primary, drafter, prompt, new, block_len)
+            out = speculate(primary, drafter, prompt, new, block_len, **more)
             np.testing.assert_array_equal(out.tokens, alone)
             summary = out.trace.summary()
             assert summary["emitted"] == int(out.length) == new
@@ -53,10 +53,28 @@ def test_greedy_equals_the_primary_in_a_short_context(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("verification", ["token", "block"])
 @pytest.mark.parametrize("name", DRAFTERS)
-def test_greedy_equals_the_primary_over_long_texts(name):
+def test_greedy_equals_the_primary_over_long_texts(name, verification):
     prompts = [prompt_of(length) for length in (1, 2, 5, 11, 20)]
-    assert_telling(compare(writer_drafters(512)[name], 512, prompts), tokens=20_000)
+    drafter = writer_drafters(512)[name]
+    assert_telling(compare(drafter, 512, prompts, verification=verification), tokens=19_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verification", ["token", "block"])
+@pytest.mark.parametrize("name", TRAINED)
+def test_greedy_equals_the_primary_with_trained_drafters(name, verification):
+    prompts = [prompt_of(length) for length in (1, 2, 5, 11, 20, 3)]
+    drafter = trained(name, writer(512), writer_drafters(512)[name])
+    counts = compare(drafter, 512, prompts, verification=verification)
+    assert counts["tokens"] >= 20_000 and counts["accepted"] > 0.01 * counts["drafted"]
+
+
+@pytest.mark.parametrize("router", [ConfidenceRule(0.3), EntropyRule(1.0)])
+def test_greedy_equals_the_primary_with_a_router(router):
+    counts = compare(writer_drafters(32)["plain"], 32, [prompt_of(1)], block_lens=[8], router=router)
+    assert 0.3 * counts["drafted"] < counts["accepted"] < counts["drafted"] < 8 * counts["tokens"] / 2
 
 
 @pytest.mark.slow

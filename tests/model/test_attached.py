@@ -82,6 +82,7 @@ def some_tokens(seed, *shape):
 
 read = eqx.filter_jit(Transformer.__call__)
 primary_extend = eqx.filter_jit(Transformer.extend)
+primary_prefill = eqx.filter_jit(Transformer.prefill)
 
 
 @eqx.filter_jit
@@ -99,9 +100,7 @@ class Decoder:
 
     def __init__(self, pair, padded, length):
         self.primary, self.model = pair
-        hidden, self.cache = jax.jit(Transformer.prefill, static_argnums=3)(
-            self.primary, padded, jnp.int32(length), CAPACITY
-        )
+        hidden, self.cache = primary_prefill(self.primary, padded, jnp.int32(length), CAPACITY)
         if isinstance(self.model, Eagle):
             prefill = eqx.filter_jit(Eagle.prefill)
             self.state = prefill(self.model, padded, hidden, jnp.int32(length), CAPACITY)
@@ -379,11 +378,15 @@ def test_there_and_back(pair, kind, tmp_path):
         assert names == {"exit_map", "norm.scale"}
 
 
+def slow(kind):
+    return pytest.param(kind, marks=pytest.mark.slow)
+
+
 def bits(tree):
     return {name: np.asarray(leaf).tobytes() for name, leaf in named_arrays(tree).items()}
 
 
-@pytest.mark.parametrize("kind", ["eagle-lent", "cross-lent", "exit-2"])
+@pytest.mark.parametrize("kind", [slow("eagle-lent"), slow("cross-lent"), "exit-2"])
 def test_it_learns_and_the_primary_does_not(pair, kind, tmp_path):
     primary, model = pair(kind)
     recipe = Recipe(

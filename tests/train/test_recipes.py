@@ -23,6 +23,21 @@ def test_every_recipe_is_json_and_comes_back(name):
     assert back == original and hash(back) == hash(original) and back.name == name
 
 
+def test_an_older_versions_recipe_is_read_and_written_as_it_was():
+    """Its objectives had ce and kl alone; written otherwise, its checkpoints would be another run's."""
+    older = [[0.5, {"ce": 1.0, "kl": 0.0}], [1.0, {"ce": 1.0, "kl": 0.5}]]
+    assert recipe("tandem-distil").to_dict()["objectives"] == older
+    read = Recipe.from_dict(recipe("primary").to_dict() | {"objectives": older})
+    assert read.objectives == recipe("tandem-distil").objectives
+
+
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "tv", "nla"])
+def test_every_weight_is_written_and_asks_for_a_teacher(name):
+    original = some(objectives=((0.5, CE), (1.0, Objective(**{"ce": 0.0, name: 0.25}))))
+    assert original.uses_teacher
+    assert Recipe.from_dict(json.loads(json.dumps(original.to_dict()))) == original
+
+
 def test_the_papers_numbers():
     assert all(not recipe(name).block_lens for name in ("primary", "secondary", "distilled"))
     assert recipe("tandem-ce").block_lens == recipe("tandem-distil").block_lens == (2,)
@@ -97,6 +112,8 @@ def test_bad_names_and_fields():
         recipe("primary", steps=0)
     with pytest.raises(BadInput, match="another version"):
         Recipe.from_dict({"name": "x"})
+    with pytest.raises(BadInput, match="another version"):
+        Recipe.from_dict(recipe("primary").to_dict() | {"objectives": [[1.0, {"jsd": 1.0}]]})
     with pytest.raises(BadInput, match="another version"):
         Recipe.from_dict(recipe("primary").to_dict() | {"lr": 1})
     with pytest.raises(BadInput, match="steps to be"):

@@ -1,0 +1,87 @@
+"""The tandem without verification, against a plain loop of uncached passes."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import slow
+from lively_models import writer, writer_drafters
+
+from tandem_edu.decode import Sampling, block_generate, generate
+from tandem_edu.model.masks import block_starts
+
+PROMPT, NEW = [3, 11, 40], 30
+
+
+def secondary_logits(tandem, text: list[int], pending: int) -> np.ndarray:
+    """The logits after `text` where the last block starts at `pending`: full passes of both models."""
+    tokens = jnp.asarray(text, jnp.int32)
+    _, hidden = writer(64)(tokens, return_hidden=True)
+    # The own history of a secondary depends on where earlier blocks lay; here it has none.
+    starts = jnp.where(jnp.arange(len(text)) < pending, block_starts(len(text), 2), pending)
+    return np.asarray(tandem.read_blocks(tokens, hidden, starts)[0])[-1]
+
+
+def slow_text(tandem, block_len: int, free_token: bool) -> list[int]:
+    text = list(PROMPT)
+    while len(text) < len(PROMPT) + NEW:
+        pending = len(text) - 1
+        for _ in range(block_len - free_token):
+            text.append(int(np.argmax(secondary_logits(tandem, text, pending))))
+        if free_token:
+            text.append(int(np.argmax(slow.next_logits(writer(64), text))))
+    return text[len(PROMPT) :][:NEW]
+
+
+@pytest.mark.parametrize("free_token", [True, False])
+@pytest.mark.parametrize("name, block_len", [("last-paper", 3), ("fused-paper", 2)])
+def test_blocks_are_those_of_the_slow_loop(name, block_len, free_token):
+    tandem = writer_drafters(64)[name]
+    out = block_generate(writer(64), tandem, PROMPT, NEW, block_len, free_token)
+    assert np.asarray(out.tokens).tolist() == slow_text(tandem, block_len, free_token)
+    summary = out.trace.summary()
+    assert summary["accepted"] == summary["drafted"]
+    assert summary["cycles"] == -(-NEW // block_len) and summary["emitted"] == NEW
+    # The last block ends where the text does, with a free token if there are any.
+    assert summary["drafted"] == NEW - free_token * summary["cycles"]
+
+
+def test_blocks_of_one_free_token_are_the_primary_alone():
+    tandem = writer_drafters(64)["last-own"]
+    alone = generate(writer(64), PROMPT, NEW)
+    np.testing.assert_array_equal(block_generate(writer(64), tandem, PROMPT, NEW, 1).tokens, alone.tokens)
+
+
+def test_one_block_is_the_secondary_with_an_encoded_prompt():
+    """γ → ∞: the primary reads the prompt and nothing else."""
+    tandem, text = writer_drafters(64)["uniform-paper"], list(PROMPT)
+    for _ in range(NEW):
+        text.append(int(np.argmax(secondary_logits(tandem, text, len(PROMPT) - 1))))
+    for block_len in (NEW, 10_000):
+        out = block_generate(writer(64), tandem, PROMPT, NEW, block_len, free_token=False)
+        assert np.asarray(out.tokens).tolist() == text[len(PROMPT) :]
+        assert out.trace.summary()["cycles"] == 1
+
+
+def test_a_stop_token_ends_a_block():
+    tandem = writer_drafters(64)["last-paper"]
+    free = np.asarray(block_generate(writer(64), tandem, PROMPT, NEW, 4).tokens).tolist()
+    stop = free[9]
+    out = block_generate(writer(64), tandem, PROMPT, NEW, 4, stop_token=stop)
+    first = free.index(stop)
+    assert int(out.length) == first + 1
+    assert np.asarray(out.tokens).tolist() == free[: first + 1] + [stop] * (NEW - first - 1)
+
+
+def test_sampled_blocks_differ_by_key():
+    import jax
+
+    tandem, how = writer_drafters(64)["last-paper"], Sampling(temperature=1.0)
+    texts = [
+        tuple(
+            np.asarray(
+                block_generate(writer(64), tandem, PROMPT, NEW, 4, sampling=how, key=jax.random.key(i)).tokens
+            )
+        )
+        for i in (0, 0, 1)
+    ]
+    assert texts[0] == texts[1] != texts[2]
