@@ -155,8 +155,12 @@ class LearnedRouter(Router):
 
     def score(self, features: Float[Array, "*batch n_features"]) -> Float[Array, "*batch"]:
         """The confidence's logit."""
-        z = (features - self.mean) * self.scale
-        return jax.nn.silu(z @ self.w_in + self.b_in) @ self.w_out + self.b_out
+
+        def of_one(features):
+            z = (features - self.mean) * self.scale
+            return jax.nn.silu(z @ self.w_in + self.b_in) @ self.w_out + self.b_out
+
+        return jnp.vectorize(of_one, signature="(n)->()")(features)
 
 
 def entropy(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch"]:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 
 from tandem_edu.decode import LearnedRouter
-from tandem_edu.errors import require
+from tandem_edu.errors import BadInput
 from tandem_edu.model.weights import fill, named_arrays, read_arrays, write_arrays
 
 
@@ -22,9 +22,8 @@ def load_router(path: str | os.PathLike[str]) -> LearnedRouter:
     arrays, metadata = read_arrays(path)
     fields = {"drafter", "block_len", "d_hidden", "d_router", "top_k"}
     made = metadata.get("router")
-    mend = "train one: tandem-edu train router"
-    right = isinstance(made, dict) and made.keys() == fields
-    require(right, f"a router at {path}", "another kind of file", mend)
+    if not isinstance(made, dict) or made.keys() != fields:
+        raise BadInput(f"a router at {path}", "another kind of file", "train one: tandem-edu train router")
 
     def build(key):
         made_for = (made["drafter"], made["block_len"])

@@ -133,8 +133,10 @@ def test_a_draft_may_end_the_block_but_not_leave_it():
     assert error(p, seen) > 1e-3
 
 
-# The oracle's table of the first has every outcome, and another for each of the broken rules.
-CASES = [((1, 0, 2), 3), ((2, 2, 1), 3), ((1, 0, 1), 2), ((2, 2, 0), 2), ((1, 1, 2), 1), ((2, 0, 1), 0)]
+# The first has every outcome, and another table for each broken rule; then p_1 is cut at 1 and p_2 falls,
+# or p_1 is below 1 and the second draft makes up for it.
+CASES = [((1, 0, 2), 3), ((2, 2, 1), 3), ((0, 2, 1), 3), ((2, 0, 0), 3)]
+CASES += [((1, 0, 1), 2), ((1, 1, 2), 1), ((2, 0, 1), 0)]
 
 
 @cache

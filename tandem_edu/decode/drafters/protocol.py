@@ -66,7 +66,7 @@ class Drafter(eqx.Module):
 
     @abc.abstractmethod
     def step(self, token: Int[Array, ""], state: Any, cache: Cache) -> Guess:
-        """Read one token and guess the next. `cache`, the primary's up to the pending token, is to look at."""
+        """Read one token and guess the next. `cache` is the primary's, up to the pending token."""
 
     @abc.abstractmethod
     def commit(self, state: Any, reading: Reading) -> Any:

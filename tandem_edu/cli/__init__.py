@@ -1,0 +1,68 @@
+"""The command line: each subcommand a few lines around what the rooms below offer.
+
+A mistake of the person at the keyboard is answered with one line and exit status 2, never a traceback.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tandem_edu.cli.decoding import add_generate, add_speculate
+from tandem_edu.cli.training import add_train
+from tandem_edu.errors import BadInput
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except BadInput as error:
+        print(f"tandem-edu: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tandem-edu: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from tandem_edu.demo import demo
+
+    demo(Path(options.out), quick=options.quick)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes in one line, as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"tandem-edu: {message}: see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="tandem-edu", description="Tandem Transformers, to train and to decode with.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    texts = {
+        "demo": "Train a small pair, decode with it, write a report (6 minutes).",
+        "train": "Train one model, or a router; killed, a model goes on where it was.",
+        "generate": "Continue a text with one model alone.",
+        "speculate": "Continue a text with a primary and a drafter: the primary's own text, faster.",
+    }
+    for name, add in zip(texts, (_add_demo, add_train, add_generate, add_speculate), strict=True):
+        add(commands.add_parser(name, help=texts[name], description=texts[name], formatter_class=_Help))
+    return parser
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults, but not that a flag is False or an option None."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def _add_demo(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_demo)
+    command.add_argument("--quick", action="store_true", help="a smaller pair, in a minute and a half")
+    command.add_argument("--out", default="demo", metavar="FOLDER", help="where report.html goes")

@@ -1,0 +1,210 @@
+"""`tandem-edu train`: one model, or a router."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from tandem_edu.errors import BadInput, require
+
+_KINDS = {
+    "tandem": "fused",
+    "eagle": "top",
+    "eagle-fused": "fused",
+    "cross-attending": "last",
+    "early-exit": None,
+}
+_RECIPE = ("steps", "batch_size", "seq_len", "learning_rate", "block_lens", "seed")
+
+
+def add_train(command: argparse.ArgumentParser) -> None:
+    """The flags of `train`."""
+    from tandem_edu.train.recipes import RECIPES
+
+    command.set_defaults(run=_train)
+    add = command.add_argument
+    add("recipe", choices=[*RECIPES, "router"], help="what to train, and how")
+    add("--text", default="pydocs", help="pydocs, pysource, stdlib, shakespeare, or a text file or folder")
+    add("--out", required=True, metavar="FOLDER", help="where the model goes, its checkpoint too")
+    add("--primary", metavar="FOLDER", help="the trained primary, for all recipes but primary and secondary")
+    add("--start", metavar="FOLDER", help="begin with the weights of this model")
+    add("--own-vocabulary", action="store_true", help="do not borrow the primary's embedding and head")
+    add(
+        "--kind",
+        choices=_KINDS,
+        default="tandem",
+        help="what a recipe of a tandem trains: that, or another drafter that reads the primary",
+    )
+    add("--exit-layer", type=int, metavar="N", help="layers of an early-exit, if not half of the primary's")
+    add(
+        "--layer-map",
+        help="what of the primary is read: last, uniform or fused by a tandem (fused if not given), "
+        "last or uniform by a cross-attending (last), top or fused by an eagle",
+    )
+    add("--own-history", action="store_true", help="a tandem that also keeps its own past")
+    for name, default in (
+        ("layers", 4),
+        ("width", 192),
+        ("heads", 6),
+        ("context", 512),
+        ("vocab-size", 1024),
+    ):
+        add(f"--{name}", type=int, default=default, metavar="N", help="of the model")
+    add("--kv-heads", type=int, metavar="N", help="key/value heads, if fewer than heads")
+    add("--ff", type=int, metavar="N", help="inner width, if not four times the width")
+    add(
+        "--block-lens",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="γ, drawn from these for each step; γ_max of a router",
+    )
+    for name in ("steps", "batch-size", "seq-len", "seed"):
+        add(f"--{name}", type=int, metavar="N", help="if not the recipe's")
+    add("--learning-rate", type=float, metavar="X", help="if not the recipe's")
+    losses = "weights of ce, kl, reverse_kl, tv, nla from first to last step, if not the recipe's"
+    add("--loss", nargs="+", metavar="NAME=WEIGHT", help=losses)
+    router = command.add_argument_group("only with router")
+    router.add_argument("--drafter", metavar="FOLDER", help="whose drafts it learns from")
+    router.add_argument(
+        "--temperature", type=float, default=0.0, metavar="X", help="at which the pair decodes"
+    )
+    router.add_argument("--threshold", type=float, default=0.8, metavar="X", help="τ, if none is given later")
+    router.add_argument("--prompts", type=int, default=160, metavar="N", help="texts to learn from")
+
+
+def _train(options: argparse.Namespace) -> None:
+    if options.recipe == "router":
+        _train_router(options)
+    else:
+        _train_model(options)
+
+
+def _train_model(options: argparse.Namespace) -> None:
+    from tandem_edu import data
+    from tandem_edu.train import recipe, train
+    from tandem_edu.zoo import load_primary, save_folder
+
+    given = {name: getattr(options, name) for name in _RECIPE}
+    changes = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
+    if options.loss:
+        changes["objectives"] = ((1.0, _objective(options.loss)),)
+    settings = recipe(options.recipe, **changes)
+    primary = load_primary(options.primary) if options.primary else None
+    corpus = data.load_text(options.text)
+    train_text, valid_text = corpus.train_valid()
+    tokenizer = primary.tokenizer if primary else data.train_tokenizer(train_text, options.vocab_size)
+    tokens, valid = data.encode(tokenizer, train_text), data.encode(tokenizer, valid_text)
+    model = _new_model(options, settings, primary, tokenizer.get_vocab_size())
+    lender = primary.model if primary else None
+    result = train(model, settings, tokens, valid, primary=lender, folder=Path(options.out, "checkpoint"))
+    card = {
+        "recipe": settings.to_dict(),
+        "data": {"name": corpus.name, "sha256": corpus.digest},
+        "held_out": result.history[-1],
+    }
+    save_folder(options.out, result.model, tokenizer, card, primary=options.primary)
+    figures = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items() if isinstance(v, float))
+    print(f"{options.out}: {figures}")
+
+
+def _objective(weights: list[str]):
+    """`["ce=0.1", "kl=0.9"]` as an objective; what is not named weighs nothing."""
+    from tandem_edu.train import Objective
+
+    known = [field.name for field in dataclasses.fields(Objective)]
+    given = dict.fromkeys(known, 0.0)
+    for part in weights:
+        name, _, weight = part.partition("=")
+        expected = f"--loss NAME=WEIGHT with a name among {', '.join(known)}"
+        require(name in known, expected, repr(part), "for example --loss ce=0.1 kl=0.9")
+        try:
+            given[name] = float(weight)
+        except ValueError:
+            raise BadInput(f"a number as weight of {name}", repr(part), f"for example {name}=0.5") from None
+    return Objective(**given)
+
+
+def _new_model(options: argparse.Namespace, settings, primary, vocab_size: int):
+    """What the recipe trains, before training."""
+    import jax
+
+    from tandem_edu.model import Attached, Transformer, TransformerConfig
+    from tandem_edu.zoo import load_folder
+
+    model_key, attached_key = jax.random.split(jax.random.key(settings.seed))
+    lender = None if primary is None or options.own_vocabulary else primary.model
+    config = TransformerConfig(
+        vocab_size=vocab_size,
+        d_model=options.width,
+        n_layers=options.layers,
+        n_heads=options.heads,
+        n_kv_heads=options.kv_heads or options.heads,
+        d_ff=options.ff or 4 * options.width,
+        max_len=options.context,
+        shared_vocab=lender is not None,
+        d_embed=lender.config.embed_dim if lender else None,
+    )
+    model = Transformer(config, key=model_key, vocabulary=lender.vocabulary if lender else None)
+    start = load_folder(options.start, options.primary).model if options.start else model
+    expected, mend = f"a recipe for --kind {options.kind}", "use tandem-ce or tandem-distil"
+    require(bool(settings.block_lens) or options.kind == "tandem", expected, options.recipe, mend)
+    if not settings.block_lens or isinstance(start, Attached):
+        return start
+    if primary is None:
+        raise BadInput(f"a primary for a {options.kind}", "none", "pass --primary FOLDER")
+    return _attached(options, settings, start, primary.model.config, attached_key)
+
+
+def _attached(options: argparse.Namespace, settings, secondary, primary_config, key):
+    """The model of `--kind`, before training."""
+    from tandem_edu.model import CrossAttending, Eagle, EarlyExit, Tandem
+
+    if options.kind == "early-exit":
+        half = max(1, primary_config.n_layers // 2)
+        return EarlyExit(primary_config, half if options.exit_layer is None else options.exit_layer, key=key)
+    layer_map = options.layer_map or _KINDS[options.kind]
+    if options.kind == "cross-attending":
+        return CrossAttending(secondary, primary_config, layer_map, key=key)
+    if options.kind == "tandem":
+        return Tandem(secondary, primary_config, layer_map, options.own_history, key=key)
+    return Eagle(secondary, primary_config, layer_map, max(4, *settings.block_lens), key=key)
+
+
+def _train_router(options: argparse.Namespace) -> None:
+    """Decode prompts from the training text with the pair, learn from its drafts, say how well."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from tandem_edu import data, measure
+    from tandem_edu.decode import Sampling
+    from tandem_edu.train import train_router
+    from tandem_edu.zoo import load_folder, save_router
+
+    require(
+        options.drafter is not None, "a drafter whose drafts to learn from", None, "pass --drafter FOLDER"
+    )
+    lens = options.block_lens or [8]
+    require(len(lens) == 1, "one γ_max for a router", lens, "pass --block-lens 8")
+    saved = load_folder(options.drafter, options.primary)
+    if saved.primary is None:
+        raise BadInput("a drafter with its primary", f"{options.drafter} alone", "pass --primary FOLDER")
+    train_text, _ = data.load_text(options.text).train_valid()
+    seed = options.seed or 0
+    prompts = data.prompts(train_text, saved.tokenizer, length=32, count=options.prompts, seed=seed)
+    router, held_out = train_router(
+        saved.primary,
+        saved.model,
+        prompts,
+        lens[0],
+        sampling=Sampling(options.temperature),
+        threshold=options.threshold,
+        key=jax.random.key(seed),
+        **{"steps": options.steps} if options.steps else {},
+    )
+    path = Path(options.out, "router.safetensors")
+    save_router(router, path)
+    confidence = np.asarray(router.confidence(jnp.asarray(held_out.features)))
+    found = measure.calibration(confidence, held_out.kept)
+    share = held_out.kept.mean()
+    print(f"{path}: of {len(held_out.kept)} held-out drafts {share:.1%} accepted, ECE {found.error:.3f}")
