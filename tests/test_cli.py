@@ -70,6 +70,28 @@ def test_a_secondary_alone_generates_with_its_primarys_vocabulary(runs, capsys):
     assert capsys.readouterr().out.startswith("the")
 
 
+@pytest.fixture(scope="module")
+def router(runs, text):
+    """A router for the tandem, made by the command itself."""
+    command = ["train", "router", "--drafter", str(runs / "tandem"), "--out", str(runs / "router")]
+    assert main([*command, "--text", text, "--block-lens", "3", "--prompts", "3", "--steps", "20"]) == 0
+    return str(runs / "router" / "router.safetensors")
+
+
+def test_a_router_ends_blocks_early_and_changes_no_text(runs, router, capsys):
+    decoding = ["--prompt", "the cat sat", "--tokens", "12"]
+    assert main(["generate", str(runs / "primary"), *decoding]) == 0
+    alone = capsys.readouterr().out
+    for more in ([], ["--threshold", "1"], ["--verification", "block"]):
+        command = ["speculate", str(runs / "tandem"), *decoding, "--block-len", "3", "--router", router]
+        assert main([*command, *more]) == 0
+        assert capsys.readouterr().out == alone
+    assert main(["speculate", str(runs / "distilled"), *decoding, "--router", router]) == 2
+    assert "a router trained for this drafter" in capsys.readouterr().err
+    assert main(["speculate", str(runs / "tandem"), *decoding, "--router", router]) == 2
+    assert "a router trained with block_len=4, got one trained with 3" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["eagle", "eagle-fused", "cross-attending", "early-exit"])
 def test_other_drafters_are_trained_the_same_way(kind, runs, text, tmp_path):
@@ -122,6 +144,11 @@ MISTAKES = [
         "train primary --out {new} --text {text} --loss nla=1 --width 8 --heads 2 --vocab-size 270",
         "a primary",
     ),
+    ("train router --out {new} --text {text}", "a drafter whose drafts to learn from"),
+    ("train router --out {new} --text {text} --drafter {runs}/tandem --block-lens 2 4", "one γ_max"),
+    ("train router --out {new} --text {text} --drafter {runs}/primary", "a drafter with its primary"),
+    ("speculate {runs}/tandem --prompt the --threshold 0.5", "--threshold with a router"),
+    ("speculate {runs}/tandem --prompt the --router {runs}/tandem/model.safetensors", "a router at"),
     ("train primary --out {text}/in/a/file --text {text} --vocab-size 270", "expected"),
     (
         "train tandem-ce --out {new} --text {text} --primary {runs}/primary --width 12 --layer-map x",

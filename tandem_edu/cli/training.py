@@ -191,12 +191,15 @@ def _train_router(options: argparse.Namespace) -> None:
         raise BadInput("a drafter with its primary", f"{options.drafter} alone", "pass --primary FOLDER")
     train_text, _ = data.load_text(options.text).train_valid()
     seed = options.seed or 0
-    prompts = data.prompts(train_text, saved.tokenizer, length=32, count=options.prompts, seed=seed)
+    context = saved.primary.config.max_len
+    length = min(32, context // 4)
+    prompts = data.prompts(train_text, saved.tokenizer, length, options.prompts, seed)
     router, held_out = train_router(
         saved.primary,
         saved.model,
         prompts,
         lens[0],
+        max_new_tokens=min(64, context - length),
         sampling=Sampling(options.temperature),
         threshold=options.threshold,
         key=jax.random.key(seed),

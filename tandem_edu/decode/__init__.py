@@ -2,6 +2,7 @@
 
 from tandem_edu.decode.autoregressive import generate as generate
 from tandem_edu.decode.block_mode import block_generate as block_generate
+from tandem_edu.decode.block_verify import verify_block as verify_block
 from tandem_edu.decode.drafters import Drafter as Drafter
 from tandem_edu.decode.drafters import Guess as Guess
 from tandem_edu.decode.drafters import PlainDrafter as PlainDrafter

@@ -28,7 +28,7 @@ class Verdict(eqx.Module):
     token: Int[Array, ""]
     """The token that follows them, drawn by the primary."""
     overlap: Float[Array, " block"]
-    """β = Σ_v min(p, q) at each draft's position: the probability that a draft there is accepted."""
+    """β = Σ_v min(p, q) at each draft's position: token by token, the probability that it is accepted."""
 
 
 def verify(

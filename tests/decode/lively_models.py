@@ -93,7 +93,18 @@ def _drafters(primary: Transformer, secondary: Transformer) -> dict:
 
 
 @cache
-def trained(name: str, primary: Transformer, untrained) -> object:
+def writer_trained(name: str, max_len: int):
+    """A drafter for `writer` after a short training."""
+    return _trained(writer(max_len), writer_drafters(max_len)[name])
+
+
+@cache
+def speaker_trained(name: str):
+    """A drafter for `speaker` after a short training."""
+    return _trained(speaker(), speaker_drafters()[name])
+
+
+def _trained(primary: Transformer, untrained):
     """`untrained` after a short training on the primary's own texts, to be like the primary."""
     tandem = not isinstance(untrained, Transformer)
     settings = recipe(

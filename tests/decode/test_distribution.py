@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import slow
-from lively_models import DRAFTERS, TRAINED, retraced, speaker, speaker_drafters, trained
+from lively_models import DRAFTERS, TRAINED, retraced, speaker, speaker_drafters, speaker_trained
 from scipy.stats import chisquare
 
 from tandem_edu.decode import (
@@ -114,7 +114,7 @@ def test_speculation_has_the_primarys_distribution_in_every_way(name, new, block
 @pytest.mark.parametrize("verification", ["token", "block"])
 @pytest.mark.parametrize("name", TRAINED)
 def test_trained_drafters_leave_the_distribution_as_it_is(name, verification):
-    drafter = trained(name, speaker(), speaker_drafters()[name])
+    drafter = speaker_trained(name)
     assert_exact(drafter, [3, 0], 4, 3, PLAIN, verification=verification)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import slow
-from lively_models import DRAFTERS, TRAINED, retraced, trained, writer, writer_drafters
+from lively_models import DRAFTERS, TRAINED, retraced, writer, writer_drafters, writer_trained
 
 from tandem_edu.decode import ConfidenceRule, EntropyRule, generate, speculate
 
@@ -66,7 +66,7 @@ def test_greedy_equals_the_primary_over_long_texts(name, verification):
 @pytest.mark.parametrize("name", TRAINED)
 def test_greedy_equals_the_primary_with_trained_drafters(name, verification):
     prompts = [prompt_of(length) for length in (1, 2, 5, 11, 20, 3)]
-    drafter = trained(name, writer(512), writer_drafters(512)[name])
+    drafter = writer_trained(name, 512)
     counts = compare(drafter, 512, prompts, verification=verification)
     assert counts["tokens"] >= 20_000 and counts["accepted"] > 0.01 * counts["drafted"]
 
