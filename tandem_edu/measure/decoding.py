@@ -16,7 +16,7 @@ from tandem_edu.decode import Drafter, Output, Sampling, generate, speculate
 from tandem_edu.decode.trace import summarise
 from tandem_edu.errors import require
 from tandem_edu.measure.timing import interleaved, spread
-from tandem_edu.model import Tandem, Transformer
+from tandem_edu.model import Attached, Transformer
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class Comparison:
 
 def compare(
     primary: Transformer,
-    drafters: Mapping[str, Transformer | Tandem | Drafter],
+    drafters: Mapping[str, Transformer | Attached | Drafter],
     prompts: Sequence[np.ndarray],
     max_new_tokens: int,
     block_lens: Sequence[int] = (1, 2, 3, 4, 6, 8),
@@ -94,8 +94,11 @@ def compare(
     key: jax.Array | None = None,
     repetitions: int = 5,
     progress: bool = False,
+    **how: Any,
 ) -> Comparison:
     """Decode every prompt with the primary alone and with every drafter at every block length, in turns.
+
+    `how` goes to `speculate`: `verification="block"`, or a `router`.
 
     Raises `BadInput` for no drafter, no prompt or no block length, and whatever `speculate` raises.
     """
@@ -114,7 +117,9 @@ def compare(
     for drafter in drafters:
         for block_len in block_lens:
             width = 1 << (block_len - 1).bit_length()  # few programs, none much wider than its γ
-            one = partial(speculate, primary, drafters[drafter], block_len=block_len, max_block_len=width)
+            one = partial(
+                speculate, primary, drafters[drafter], block_len=block_len, max_block_len=width, **how
+            )
             contenders[drafter, block_len] = partial(decode, (drafter, block_len), one)
     seconds, _ = interleaved(contenders, repetitions, progress)
     alone = seconds.pop("primary")

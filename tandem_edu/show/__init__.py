@@ -6,6 +6,7 @@ Drawing never computes: everything here takes what `tandem_edu.measure` or a `Tr
 from tandem_edu.show.picture import Picture as Picture
 from tandem_edu.show.plots import acceptance_by_position as acceptance_by_position
 from tandem_edu.show.plots import loss_curves as loss_curves
+from tandem_edu.show.plots import reliability as reliability
 from tandem_edu.show.plots import speedups as speedups
 from tandem_edu.show.plots import tokens_per_call as tokens_per_call
 from tandem_edu.show.report import page as page

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tandem_edu.measure import Comparison, Run, spread
+from tandem_edu.measure import Calibration, Comparison, Run, spread
 from tandem_edu.show.picture import BLACK, Picture, canvas, series
 
 
@@ -96,6 +96,25 @@ def speedups(comparison: Comparison, mark: int | None = None) -> Picture:
     axes.legend(frameon=False, loc="lower right")
     gammas = ", ".join(map(str, comparison.block_lens))
     return Picture(figure, f"Line chart of median wall-clock speedup at γ = {gammas}: {'; '.join(told)}.")
+
+
+def reliability(calibrations: Mapping[str, Calibration]) -> Picture:
+    """Share of drafts accepted against the confidence a router had in them; on the diagonal it is right."""
+    figure, axes = canvas("Is the confidence right?", "confidence of the router", "share accepted")
+    axes.plot([0, 1], [0, 1], color=BLACK, linewidth=1, linestyle=":", label="calibrated")
+    told = []
+    for (name, found), (colour, marker, line) in zip(calibrations.items(), series(calibrations), strict=True):
+        bins = [row for row in found.table() if row["drafts"]]
+        x, y = ([row[which] for row in bins] for which in ("confidence", "accepted"))
+        # A bin's mark is as large as it is full.
+        sizes = [20 + 200 * row["drafts"] / sum(found.counts) for row in bins]
+        axes.plot(x, y, color=colour, linestyle=line, label=f"{name} (ECE {found.error:.3f})")
+        axes.scatter(x, y, s=sizes, color=colour, marker=marker)
+        told.append(f"{name}: expected calibration error {found.error:.3f}")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.legend(frameon=False, loc="upper left")
+    return Picture(figure, f"Reliability diagram, accepted against confidence. {'; '.join(told)}.")
 
 
 HATCHES = ["", "///", "...", "xxx", "\\\\\\"]
