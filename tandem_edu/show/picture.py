@@ -25,7 +25,14 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
     "#F0E442",
     "#000000",
 )
-SERIES = [(ORANGE, "s", "--"), (PINK, "D", ":"), (RED, "v", "-"), (SKY, "P", "--"), (BLACK, "X", "-.")]
+SERIES = [
+    (ORANGE, "s", "--"),
+    (PINK, "D", ":"),
+    (RED, "v", "-"),
+    (SKY, "P", "--"),
+    (BLACK, "X", "-."),
+    ("#777777", "*", ":"),
+]
 """Colour, marker and line of the things compared, in turn; the paper's two have their own everywhere."""
 
 

@@ -23,28 +23,39 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture
 
 
 def acceptance_by_position(comparison: Comparison, block_len: int) -> Picture:
-    """α_i, the share accepted of the drafts at position i that were reached, at one block length."""
+    """α_i, the share accepted of the drafts at position i that were reached, at one block length.
+
+    Bars for up to three drafters, lines for more.
+    """
     how = "greedy" if comparison.greedy else "sampled"
     title = f"Acceptance by position in the block (γ = {block_len}, {how})"
     figure, axes = canvas(title, "position in the block", "accepted, of those reached")
-    drafters = comparison.drafters
-    width = 0.8 / len(drafters)
-    told = []
-    for index, (drafter, (colour, _, _)) in enumerate(zip(drafters, series(drafters), strict=True)):
+    drafters, told = comparison.drafters, []
+    draw = _bars if len(drafters) <= 3 else _lines
+    for index, (drafter, style) in enumerate(zip(drafters, series(drafters), strict=True)):
         alphas = comparison.run(drafter, block_len).summary["acceptance_by_position"]
         reached = [(i + 1, alpha) for i, alpha in enumerate(alphas) if alpha is not None]
-        x = [i + (index - (len(drafters) - 1) / 2) * width for i, _ in reached]
-        heights = [alpha for _, alpha in reached]
-        bars = axes.bar(x, heights, width, color=colour, label=drafter, hatch=HATCHES[index % len(HATCHES)])
-        axes.bar_label(bars, [f"{alpha:.0%}" for alpha in heights], fontsize=8, padding=1)
+        positions, heights = [i for i, _ in reached], [alpha for _, alpha in reached]
+        draw(axes, positions, heights, drafter, style, index, len(drafters))
         told.append(f"{drafter} {', '.join(f'{alpha:.0%}' for alpha in heights)}")
-    axes.set_ylim(0, 1.25)
+    axes.set_ylim(0, 1.25 if len(drafters) <= 3 else 1.4)
     axes.set_yticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
     axes.set_xticks(range(1, block_len + 1))
-    axes.legend(frameon=False, loc="upper right", ncols=len(drafters))
-    return Picture(
-        figure, f"Bar chart of acceptance at positions 1 to {block_len}, {how}: {'; '.join(told)}."
-    )
+    axes.set_xlim(0.4, block_len + 0.6)
+    axes.legend(frameon=False, loc="upper right", ncols=3)
+    return Picture(figure, f"Chart of acceptance at positions 1 to {block_len}, {how}: {'; '.join(told)}.")
+
+
+def _bars(axes, positions, heights, label: str, style, index: int, count: int) -> None:
+    width = 0.8 / count
+    x = [i + (index - (count - 1) / 2) * width for i in positions]
+    bars = axes.bar(x, heights, width, color=style[0], label=label, hatch=HATCHES[index % len(HATCHES)])
+    axes.bar_label(bars, [f"{alpha:.0%}" for alpha in heights], fontsize=8, padding=1)
+
+
+def _lines(axes, positions, heights, label: str, style, index: int, count: int) -> None:
+    colour, marker, line = style
+    axes.plot(positions, heights, color=colour, marker=marker, linestyle=line, label=label)
 
 
 def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:

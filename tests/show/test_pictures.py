@@ -1,6 +1,7 @@
 """What people look at: the right numbers in it, an alternative text, and nothing that could run."""
 
 import base64
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -11,7 +12,7 @@ import pytest
 from tandem_edu import show
 from tandem_edu.data import train_tokenizer
 from tandem_edu.decode import generate, speculate
-from tandem_edu.measure import compare
+from tandem_edu.measure import calibration, compare
 from tandem_edu.show.panels import gamma_panel, gamma_view
 from tandem_edu.show.picture import SERIES, series
 from tandem_edu.show.tokens import marked_tokens, printable
@@ -47,11 +48,23 @@ class Checker(HTMLParser):
         self.text.append(data)
 
 
+CALIBRATION = calibration(np.array([0.9, 0.9, 0.1]), np.array([1.0, 1.0, 0.0]), bins=5)
+
+
+def many_drafters(comparison):
+    """The same runs under more names: too many for bars."""
+    names = ("second", "third", "fourth")
+    copies = [dataclasses.replace(run, drafter=name) for name in names for run in comparison.of("tandem")]
+    return dataclasses.replace(comparison, runs=(*comparison.runs, *copies))
+
+
 @pytest.mark.parametrize(
     ("draw", "figures"),
     [
         (lambda c: show.loss_curves({"tandem": HISTORY}), ["2.25 after 2 steps"]),
         (lambda c: show.acceptance_by_position(c, 3), ["positions 1 to 3", "%"]),
+        (lambda c: show.acceptance_by_position(many_drafters(c), 3), ["positions 1 to 3", "fourth"]),
+        (lambda c: show.reliability({"tandem": CALIBRATION}), ["tandem: expected calibration error 0.100"]),
         (lambda c: show.tokens_per_call(c), ["γ = 1, 3"]),
         (lambda c: show.speedups(c, mark=3), ["γ = 1, 3"]),
     ],
