@@ -21,7 +21,7 @@ def test_its_program_runs():
 
 def test_its_commands_are_commands():
     commands = re.findall(r"^\.venv/bin/tandem-edu (.*)$", README, re.MULTILINE)
-    assert len(commands) == 4
+    assert len(commands) == 6
     for command in commands:
         _parser().parse_args(re.sub(r'"[^"]*"', "text", command).split())
 

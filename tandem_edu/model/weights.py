@@ -39,8 +39,10 @@ FilePath = str | os.PathLike[str]
 _OURS = "tandem_edu"  # the key of our JSON in the header
 
 
-def save_model(model: Model, path: FilePath) -> None:
+def save_model(model: Model, path: FilePath, half: bool = False) -> None:
     """Write `model` to `path`, whole or not at all. `BadInput` if it cannot be written.
+
+    With `half` the numbers are stored as float16, in half the space; loaded they are float32 again.
 
     >>> import tempfile
     >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
@@ -52,14 +54,18 @@ def save_model(model: Model, path: FilePath) -> None:
     >>> bool(eqx.tree_equal(model, loaded))
     True
     """
-    write_arrays(named_arrays(eqx.filter(model, owned(model))), {"model": describe(model)}, path)
+    arrays = named_arrays(eqx.filter(model, owned(model)))
+    if half:
+        arrays = {name: np.asarray(array, np.float16) for name, array in arrays.items()}
+    write_arrays(arrays, {"model": describe(model)}, path)
 
 
 def load_model(path: FilePath, vocabulary: Vocabulary | None = None) -> Model:
     """The model that `save_model` wrote to `path`.
 
-    One with `config.shared_vocab` needs its primary's `vocabulary`; for the others it is ignored.
-    Raises `BadInput` if that is missing or of other sizes, if there is no such file, if it is cut
+    One with `config.shared_vocab` needs its primary's `vocabulary`; for the others it is ignored. What
+    was stored as float16 becomes float32.
+    Raises `BadInput` if the vocabulary is missing or of other sizes, if there is no such file, if it is cut
     short, or if it is no model of ours.
     """
     arrays, metadata = read_arrays(path)
@@ -135,10 +141,11 @@ def fill(like: PyTree, arrays: dict[str, np.ndarray], path: FilePath) -> PyTree:
     for names, problem in ((wanted.keys() - arrays, "lacks"), (arrays.keys() - wanted, "also has")):
         got = f"a file that {problem} {', '.join(sorted(names)[:3])} ({len(names)} in all)"
         require(not names, f"in {path} the weights of this model", got, mend)
+    widened = {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in arrays.items()}
     for name, leaf in wanted.items():
-        got, want = (f"{x.dtype}{list(x.shape)}" for x in (arrays[name], leaf))
+        got, want = (f"{x.dtype}{list(x.shape)}" for x in (widened[name], leaf))
         require(got == want, f"{name} in {path} as {want}", got, mend)
-    leaves = [jnp.array(arrays[name]) for name in wanted]  # copies: a training step gives memory away
+    leaves = [jnp.array(widened[name]) for name in wanted]  # copies: a training step gives memory away
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(mine), leaves), like)
 
 

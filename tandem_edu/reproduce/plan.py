@@ -5,18 +5,28 @@ All speak through the primary's embedding and head. The text is what every Pytho
 to report on (*test*, which no choice has looked at).
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
 
 from tandem_edu import data
 from tandem_edu.data.corpus import Corpus
-from tandem_edu.model import TransformerConfig
-from tandem_edu.train import Recipe, recipe
+from tandem_edu.model import Tandem, Transformer, TransformerConfig
+from tandem_edu.train import Objective, Recipe, recipe
 
 VOCAB, CONTEXT = 1024, 512
+SEED = 0
 
 PRIMARY = TransformerConfig(
     vocab_size=VOCAB, d_model=256, n_layers=8, n_heads=8, n_kv_heads=2, d_ff=640, max_len=CONTEXT
 )
+SECONDARY = dataclasses.replace(PRIMARY, n_layers=1, d_ff=256, shared_vocab=True)
+MID_SIZE = dataclasses.replace(SECONDARY, n_layers=3, d_ff=384)
+STATES = (1, 4, 8)
+"""What the tandem's one layer reads of the primary: a low, a middle and the top residual state."""
+ROUTER_LEN = 8
+"""γ_max of the shipped router."""
 
 
 class Texts(NamedTuple):
@@ -28,12 +38,34 @@ class Texts(NamedTuple):
 
 
 def texts() -> Texts:
-    """80 % or more of the documents to train on; the rest in halves."""
+    """About nine tenths of the documents to train on; the rest in two parts."""
     train, held_out = data.load_text("stdlib").train_valid(0.1, seed=0)
     test, dev = held_out.train_valid(0.5, seed=1)
     return Texts(train, dev, test)
 
 
-def primary_recipe() -> Recipe:
-    """About ten times through the text."""
-    return recipe("primary", steps=15_000, learning_rate=2e-3, eval_every=500, eval_windows=400)
+def settings(name: str) -> Recipe:
+    """How a model of the shipped pair is trained. What learns to be like the primary learns alike."""
+    if name == "primary":
+        # About ten times through the text.
+        return recipe("primary", steps=15_000, learning_rate=2e-3, eval_every=500, eval_windows=400)
+    same: dict[str, Any] = {"steps": 6_000, "learning_rate": 3e-3, "eval_every": 500, "eval_windows": 200}
+    same["objectives"] = ((1.0, Objective(ce=0.1, kl=0.9)),)
+    if name in ("secondary", "tandem_ce"):
+        same["objectives"] = ((1.0, Objective(ce=1.0)),)
+    if name in ("tandem", "tandem_ce"):
+        return recipe("tandem-distil", **{**same, "name": name, "block_lens": (2, 4, 8)})
+    return recipe("distilled", **{**same, "name": name})
+
+
+def untrained(name: str, primary: Transformer | None) -> Transformer | Tandem:
+    """The model before training. All secondaries, tandems included, start with the same weights."""
+    primary_key, secondary_key, tandem_key, mid_key = jax.random.split(jax.random.key(SEED), 4)
+    if primary is None:
+        return Transformer(PRIMARY, key=primary_key)
+    if name == "mid_size":
+        return Transformer(MID_SIZE, key=mid_key, vocabulary=primary.vocabulary)
+    secondary = Transformer(SECONDARY, key=secondary_key, vocabulary=primary.vocabulary)
+    if name.startswith("tandem"):
+        return Tandem(secondary, PRIMARY, [STATES], own_history=True, key=tandem_key)
+    return secondary

@@ -1,24 +1,98 @@
-"""Train the shipped models, one after the other; stopped half-way, it goes on next time."""
+"""Make the shipped pair: train its models one after the other, teach the router, pack them up.
 
+Stopped half-way, it goes on next time: each model keeps its checkpoint in a folder of its own.
+"""
+
+import datetime
+import platform
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from tandem_edu import data
+from tandem_edu.decode import LearnedRouter, Sampling
+from tandem_edu.measure import calibration, quality
 from tandem_edu.model import Transformer
-from tandem_edu.reproduce.plan import PRIMARY, VOCAB, primary_recipe, texts
-from tandem_edu.train import train
+from tandem_edu.reproduce.plan import ROUTER_LEN, SEED, VOCAB, Texts, settings, texts, untrained
+from tandem_edu.train import train, train_router
+from tandem_edu.zoo.shipped import MODELS, Pair, load_pair, save_pair
 
 
-def train_zoo(folder: Path) -> None:
-    """Train everything in `folder`, each model in a folder of its own."""
-    train_text, dev_text, _ = texts()
-    tokenizer = data.train_tokenizer(train_text, vocab_size=VOCAB)
-    tokens, dev = data.encode(tokenizer, train_text), data.encode(tokenizer, dev_text)
-    primary_key, _ = jax.random.split(jax.random.key(0))
-    primary = Transformer(PRIMARY, key=primary_key)
-    train(primary, primary_recipe(), tokens, dev, folder=folder / "primary")
+def make_pair(folder: Path, out: Path, say: Callable[[str], None] = print) -> Pair:
+    """Train in `folder` (about seven hours on two cores), write the pair to `out`."""
+    parts = texts()
+    tokenizer = data.train_tokenizer(parts.train, vocab_size=VOCAB)
+    models = train_models(folder, tokenizer, parts, say)
+    cards = {name: _card(name, models, tokenizer, parts) for name in MODELS}
+    blank = LearnedRouter(0, ("none", ROUTER_LEN), key=jax.random.key(SEED))
+    pair = Pair(tokenizer=tokenizer, router=blank, card={**cards, "router": {}}, **models)
+    with tempfile.TemporaryDirectory() as place:
+        # The router learns from the models as they will be loaded: rounded to float16.
+        save_pair(pair, place)
+        pair = load_pair(place)
+    say(f"{len(MODELS) + 1}/{len(MODELS) + 1}  router")
+    save_pair(_with_router(pair, parts), out)
+    return load_pair(out)
+
+
+def train_models(folder: Path, tokenizer, parts: Texts, say: Callable[[str], None]) -> dict[str, Any]:
+    """Every model by its name. The primary comes first: the others borrow its vocabulary."""
+    tokens, dev = data.encode(tokenizer, parts.train), data.encode(tokenizer, parts.dev)
+    models: dict[str, Any] = {}
+    for number, name in enumerate(MODELS, start=1):
+        say(f"{number}/{len(MODELS) + 1}  {name}")
+        primary = models.get("primary")
+        model = untrained(name, primary)
+        result = train(model, settings(name), tokens, dev, primary=primary, folder=folder / name)
+        models[name] = result.model
+    return models
+
+
+def _with_router(pair: Pair, parts: Texts) -> Pair:
+    """The pair with a router for its tandem, taught on sampled and on greedy text."""
+    prompts = data.prompts(parts.train, pair.tokenizer, length=48, count=400, seed=SEED)
+    router, held_out = train_router(
+        pair.primary,
+        pair.tandem,
+        prompts,
+        ROUTER_LEN,
+        sampling=Sampling(temperature=1.0),
+        key=jax.random.key(SEED),
+    )
+    confidence = jax.device_get(router.confidence(jax.numpy.asarray(held_out.features)))
+    card = {
+        "drafts held out": len(held_out.kept),
+        "accepted": float(held_out.kept.mean()),
+        "expected calibration error": calibration(confidence, held_out.kept).error,
+        **_made(),
+    }
+    return Pair(**{**vars(pair), "router": router, "card": {**pair.card, "router": card}})
+
+
+def _card(name: str, models: dict[str, Any], tokenizer, parts: Texts) -> dict[str, Any]:
+    """Where a model comes from, and its figures on the development split."""
+    windows = data.windows(data.encode(tokenizer, parts.dev), seq_len=256)
+    primary: Transformer = models["primary"]
+    found = quality(models[name], windows, None if name == "primary" else primary)
+    return {
+        "name": name,
+        "recipe": settings(name).to_dict(),
+        "data": {
+            "corpus": parts.train.name,
+            "sha256": parts.train.digest,
+            "python": platform.python_version(),
+        },
+        "development split": found.to_dict(),
+        **_made(),
+    }
+
+
+def _made() -> dict[str, str]:
+    return {"date": datetime.date.today().isoformat(), "jax": jax.__version__}
 
 
 if __name__ == "__main__":
-    train_zoo(Path("runs/zoo"))
+    make_pair(Path("runs/zoo"), Path("runs/pair"))

@@ -70,12 +70,13 @@ def train_router(
     """
     require(len(prompts) >= 2, "at least two prompts", len(prompts), "one is held out, so pass more")
     drafter = as_drafter(drafter, primary)
-    collect_key, init_key, order_key = jax.random.split(key, 3)
+    learn_key, check_key, init_key, order_key = jax.random.split(key, 4)
     blank = _blank(primary, drafter, block_len, threshold, init_key)
-    ways = (primary, drafter, blank, block_len, max_new_tokens, sampling, rows, progress)
+    sizes = {"block_len": block_len, "max_new_tokens": max_new_tokens, "rows": rows}
+    decode = partial(collect, primary, drafter, blank, sampling=sampling, progress=progress, **sizes)
     held_out = max(1, len(prompts) // 10)
-    learn = collect(*ways, prompts[:-held_out], key=jax.random.fold_in(collect_key, 0))
-    check = collect(*ways, prompts[-held_out:], key=jax.random.fold_in(collect_key, 1))
+    learn = decode(prompts[:-held_out], key=learn_key)
+    check = decode(prompts[-held_out:], key=check_key)
     return TrainedRouter(fit(blank, learn, steps, learning_rate, order_key), check)
 
 
@@ -83,14 +84,14 @@ def collect(
     primary: Transformer,
     drafter: Drafter,
     router: LearnedRouter,
+    prompts: Sequence[np.ndarray],
     block_len: int,
     max_new_tokens: int,
     sampling: Sampling | None,
     rows: int,
-    progress: bool,
-    prompts: Sequence[np.ndarray],
     *,
     key: PRNGKeyArray,
+    progress: bool = False,
 ) -> Examples:
     """The judged drafts of decoding `prompts` with a constant γ, `rows` prompts at a time."""
     chunks = [prompts[start : start + rows] for start in range(0, len(prompts), rows)]

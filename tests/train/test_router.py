@@ -46,7 +46,7 @@ def test_the_examples_are_the_judged_drafts_of_the_pair():
     primary, drafter = writer(64), as_drafter(writer_drafters(64)[NAME], writer(64))
     router = LearnedRouter(16, ("any", BLOCK_LEN), top_k=3, key=jax.random.key(0))
     given, key = PROMPTS[:2], jax.random.key(7)
-    examples = collect(primary, drafter, router, BLOCK_LEN, 40, HOW, 2, False, given, key=key)
+    examples = collect(primary, drafter, router, given, BLOCK_LEN, 40, HOW, rows=2, key=key)
     out = speculate(primary, drafter, given, 40, BLOCK_LEN, HOW, jax.random.fold_in(key, 0))
     _, verdicts = judged_drafts([out.trace])
     assert len(examples.kept) == len(verdicts) == len(examples.features)
