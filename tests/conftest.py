@@ -4,6 +4,7 @@ The import hook must be in place before `tandem_edu` is first imported, so it is
 """
 
 from itertools import count
+from pathlib import Path
 
 import jax
 import pytest
@@ -17,6 +18,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 from tandem_edu.model import Tandem, Transformer, TransformerConfig  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Forget compiled programs before a process holds too many: each takes some memory maps.
+
+    Linux allows a process 65,530 of them, and XLA's compiler crashes at the limit.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import slow
-from lively_models import writer, writer_drafters
+from lively_models import DRAFTERS, writer, writer_drafters
 
 from tandem_edu.decode import Sampling, Trace, speculate
 from tandem_edu.decode.trace import summarise
-from tandem_edu.model import Tandem
+from tandem_edu.model import Attached, Tandem
 from tandem_edu.model.masks import block_starts
 
 PROMPT = [5, 40, 3]
 NEW, BLOCK_LEN = 400, 4
-HOW = {"temperature": 1.0, "top_k": 20}
+# No top-k: where its boundary is a tie within rounding, two passes may keep different tokens.
+HOW = {"temperature": 0.8}
 
 
 def by_hand(drafted, accepted, emitted) -> Trace:
@@ -130,6 +131,8 @@ def both_models(name: str, contexts, starts):
         p, hidden = primary(tokens, return_hidden=True)
         if isinstance(drafter, Tandem):
             return p, drafter.read_blocks(tokens, hidden, starts)[0]
+        if isinstance(drafter, Attached):  # where its earlier blocks lay does not matter to it
+            return p, drafter.teacher_forced(primary, tokens, hidden, BLOCK_LEN, offset=starts[-1])
         return p, drafter(tokens)
 
     return forward(writer(512), drafter, jnp.asarray(contexts), jnp.asarray(starts))
@@ -137,7 +140,7 @@ def both_models(name: str, contexts, starts):
 
 @pytest.mark.parametrize(
     "name",
-    ["plain", *(pytest.param(n, marks=pytest.mark.slow) for n in ("last-paper", "last-own", "fused-own"))],
+    ["plain", *(pytest.param(n, marks=pytest.mark.slow) for n in DRAFTERS[1:] if n != "lookup")],
 )
 def test_acceptance_is_one_minus_the_total_variation(name):
     text, rows, summary = sampled(name)

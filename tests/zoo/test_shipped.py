@@ -16,7 +16,7 @@ from tandem_edu.model import Tandem, Transformer, TransformerConfig
 from tandem_edu.zoo.shipped import FOLDER, MODELS, Pair, load_pair, save_pair
 
 CONFIG = TransformerConfig(
-    vocab_size=270, d_model=8, n_layers=3, n_heads=2, n_kv_heads=1, d_ff=16, max_len=64
+    vocab_size=265, d_model=8, n_layers=3, n_heads=2, n_kv_heads=1, d_ff=16, max_len=64
 )
 
 
@@ -28,7 +28,7 @@ def made() -> Pair:
     secondary = Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
     tandem = Tandem(secondary, CONFIG, "fused", own_history=True, key=key)
     return Pair(
-        tokenizer=train_tokenizer(["a cat on a mat"] * 2, vocab_size=270),
+        tokenizer=train_tokenizer(["a cat on a mat, a hat on a bat"] * 2, vocab_size=265),
         primary=primary,
         secondary=secondary,
         distilled=secondary,

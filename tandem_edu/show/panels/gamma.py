@@ -1,10 +1,5 @@
-"""Panels: a control, and one piece of HTML that follows it. The only place that imports ipywidgets.
+"""The γ panel: what each drafter got accepted at a block length, token by token."""
 
-Everything a panel shows is computed before it appears; a change of a control only draws. One
-`widgets.HTML` holds the picture, so nothing stacks up and nothing flickers, in JupyterLab as on Colab.
-"""
-
-from collections.abc import Callable, Mapping
 from html import escape
 
 import ipywidgets as widgets
@@ -12,21 +7,10 @@ from tokenizers import Tokenizer
 
 from tandem_edu.errors import require
 from tandem_edu.measure import Comparison
+from tandem_edu.show.panels.core import panel
 from tandem_edu.show.plots import acceptance_by_position, tokens_per_call
 from tandem_edu.show.tables import decoding_rows, html_table
 from tandem_edu.show.tokens import legend, token_view
-
-
-def panel(draw: Callable[..., str], controls: Mapping[str, widgets.ValueWidget]) -> widgets.VBox:
-    """Controls above, below them `draw(**values)`, drawn anew at every change."""
-    view = widgets.HTML(value=draw(**{name: control.value for name, control in controls.items()}))
-
-    def redraw(_) -> None:
-        view.value = draw(**{name: control.value for name, control in controls.items()})
-
-    for control in controls.values():
-        control.observe(redraw, names="value")
-    return widgets.VBox([widgets.HBox(list(controls.values())), view])
 
 
 def gamma_panel(comparison: Comparison, tokenizer: Tokenizer) -> widgets.VBox:

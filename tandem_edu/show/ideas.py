@@ -1,0 +1,134 @@
+"""Pictures of ideas rather than of measurements: masks, rooflines, the speedup formula, who works when."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+
+from tandem_edu.measure.roofline import Hardware, read_time, ridge
+from tandem_edu.measure.speedup import tokens_per_call_iid, wall_clock_factor
+from tandem_edu.measure.timeline import Span
+from tandem_edu.model.masks import block_starts, tandem_masks
+from tandem_edu.show.picture import BLACK, BLUE, GREEN, ORANGE, Picture, canvas
+
+
+def block_mask(seq: int, block_len: int, offset: int = 0, token: int | None = None) -> Picture:
+    """Whose representations each token of the secondary sees; `token` marks one row and says it in words."""
+    own, primary = (np.asarray(mask) for mask in tandem_masks(block_starts(seq, block_len, offset)))
+    title = f"Who sees what (γ = {block_len})"
+    figure, axes = canvas(title, "token looked at", "token that looks", 5.6, 5.0)
+    axes.grid(visible=False)
+    colours = ListedColormap(["#ffffff", GREEN, ORANGE])
+    axes.imshow(primary + 2 * own, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
+    axes.set_xticks(range(seq))
+    axes.set_yticks(range(seq))
+    axes.tick_params(labelsize=8)
+    for edge in range(seq + 1):
+        axes.axhline(edge - 0.5, color="#dddddd", linewidth=0.5)
+        axes.axvline(edge - 0.5, color="#dddddd", linewidth=0.5)
+    for query, key in zip(*np.nonzero(own), strict=True):  # not by colour alone
+        axes.plot(key, query, marker=".", color=BLACK, markersize=4)
+    patches = [
+        Patch(color=GREEN, label="as the primary sees it"),
+        Patch(color=ORANGE, label="its own view (dot)"),
+    ]
+    axes.legend(handles=patches, frameon=False, loc="upper right")
+    alt = f"Attention mask of {seq} tokens in blocks of {block_len} from token {offset}."
+    if token is not None:
+        axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor=BLACK, linewidth=2)
+        alt += " " + sees(own[token], primary[token], token)
+    return Picture(figure, alt)
+
+
+def sees(own: Sequence[bool], primary: Sequence[bool], token: int) -> str:
+    """One row of the mask in words.
+
+    >>> sees([False, False, True], [True, True, False], 2)
+    'Token 2 sees tokens 0 to 1 through the primary and 2 for itself.'
+    """
+    parts = []
+    for mask, how in ((primary, "through the primary"), (own, "for itself")):
+        seen = np.flatnonzero(mask)
+        if len(seen):
+            run = str(seen[0]) if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
+            parts.append(f"{'tokens ' if len(seen) > 1 else ''}{run} {how}")
+    return f"Token {token} sees {' and '.join(parts)}."
+
+
+def roofline(hardware: Hardware, weights: float, most: int = 1024) -> Picture:
+    """Time to read n tokens at once against n, both on logarithmic axes, and where they stop being free."""
+    figure, axes = canvas(f"Reading n tokens at once: {hardware.name}", "tokens n", "time (of one token)")
+    n = np.unique(np.round(np.geomspace(1, most, 60)))
+    one = read_time(hardware, weights, 1)
+    times = [read_time(hardware, weights, tokens) / one for tokens in n]
+    axes.loglog(n, times, color=BLUE, label="n tokens at once")
+    axes.loglog(n, n, color="#777777", linestyle=":", label="one after the other")
+    free = ridge(hardware)
+    if free <= most:
+        axes.axvline(free, color=ORANGE, linestyle="--", label=f"ridge: {free:.0f} tokens")
+    axes.legend(frameon=False, loc="upper left")
+    told = f"one token takes {one * 1e3:.3g} ms, and up to {free:.0f} at once take no longer"
+    return Picture(figure, f"Roofline of a model of {weights:.3g} weights on {hardware.name}: {told}.")
+
+
+def speedup_curve(
+    alpha: float, draft_cost: float, verify_cost: float, slope: float = 0.0, most: int = 16
+) -> Picture:
+    """The formula: times as fast as the primary alone against γ, and the best γ.
+
+    v(γ) = `verify_cost` + `slope` · γ: what one verification costs, in steps of the primary.
+    """
+    figure, axes = canvas("What acceptance buys", "block length γ", "times as fast (formula)")
+    gammas = list(range(1, most + 1))
+    factors = [
+        wall_clock_factor(tokens_per_call_iid(alpha, g), g, draft_cost, verify_cost + slope * g)
+        for g in gammas
+    ]
+    best = int(np.argmax(factors))
+    axes.axhline(1, color=BLACK, linewidth=1)
+    axes.plot(gammas, factors, color=GREEN, marker="o")
+    axes.plot(gammas[best], factors[best], color=ORANGE, marker="*", markersize=18, linestyle="none")
+    axes.annotate(
+        f"best γ = {gammas[best]}: {factors[best]:.2f} ×",
+        (gammas[best], factors[best]),
+        (0, 12),
+        textcoords="offset points",
+        ha="center",
+    )
+    axes.set_xticks(gammas)
+    axes.set_ylim(0, max(1.2, 1.25 * max(factors)))
+    told = f"best at γ = {gammas[best]} with {factors[best]:.2f} times the primary alone"
+    return Picture(figure, f"Speedup against γ for acceptance {alpha:.0%}, draft cost {draft_cost}: {told}.")
+
+
+def timelines(rows: Mapping[str, Sequence[Span]]) -> Picture:
+    """Who works when, one row a way to decode, in steps of the primary; a tick where tokens come out."""
+    figure, axes = canvas(
+        "Who works when", "time (decoding steps of the primary)", "", 7.2, 0.9 + 0.7 * len(rows)
+    )
+    axes.grid(visible=False)
+    told = []
+    for y, (name, spans) in enumerate(rows.items()):
+        for span in spans:
+            primary = span.who == "primary"
+            axes.barh(
+                y, span.end - span.start, left=span.start, height=0.55, edgecolor="white", linewidth=0.5,
+                color=BLUE if primary else ORANGE, hatch="" if primary else "///",
+            )  # fmt: skip
+            if span.tokens:
+                axes.annotate(
+                    str(span.tokens),
+                    (span.end, y + 0.3),
+                    ha="right",
+                    va="bottom",
+                    fontsize=8,
+                    annotation_clip=True,
+                )
+        tokens, end = sum(span.tokens for span in spans), spans[-1].end if spans else 0.0
+        told.append(f"{name}: {tokens} tokens in {end:.1f} steps")
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    patches = [Patch(color=BLUE, label="primary"), Patch(facecolor=ORANGE, hatch="///", label="drafter")]
+    axes.legend(handles=patches, frameon=False, ncols=2, loc="upper right", bbox_to_anchor=(1, 1.25))
+    return Picture(figure, f"Timeline, {'; '.join(told)}.")

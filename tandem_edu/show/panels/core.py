@@ -1,0 +1,51 @@
+"""A panel: controls, and one piece of HTML that follows them.
+
+Everything a panel shows is computed before it appears; a change of a control only draws. One
+`widgets.HTML` holds the picture, so nothing stacks up and nothing flickers, in JupyterLab as on Colab.
+What has been drawn once is kept.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import ipywidgets as widgets
+
+
+def panel(draw: Callable[..., str], controls: Mapping[str, Any]) -> widgets.VBox:
+    """Controls above, below them `draw(**values)`, drawn anew at every change."""
+    kept = cache(lambda values: draw(**dict(values)))
+
+    def drawn() -> str:
+        return kept(tuple((name, control.value) for name, control in controls.items()))
+
+    view = widgets.HTML(value=drawn())
+
+    def redraw(_) -> None:
+        view.value = drawn()
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    return widgets.VBox([widgets.HBox(list(controls.values()), layout=_WRAPPED), view])
+
+
+def whole(description: str, low: int, high: int, value: int) -> widgets.IntSlider:
+    """A slider over whole numbers; the picture follows when it is let go, the arrow keys move it."""
+    return widgets.IntSlider(value, low, high, description=description, continuous_update=False, style=_STYLE)
+
+
+def number(description: str, low: float, high: float, value: float, step: float) -> widgets.FloatSlider:
+    """A slider over numbers."""
+    return widgets.FloatSlider(
+        value, min=low, max=high, step=step, description=description, continuous_update=False, style=_STYLE
+    )
+
+
+def choice(description: str, options: Sequence[tuple[str, Any]] | Sequence[Any], value: Any = None):
+    """A list to choose from."""
+    chosen = {} if value is None else {"value": value}
+    return widgets.Dropdown(options=options, description=description, style=_STYLE, **chosen)
+
+
+_STYLE = {"description_width": "initial"}
+_WRAPPED = widgets.Layout(flex_flow="row wrap")

@@ -1,0 +1,55 @@
+"""Panels on ideas: the block mask, the roofline, the speedup calculator. They need no model."""
+
+import ipywidgets as widgets
+
+from tandem_edu.measure.roofline import PRESETS
+from tandem_edu.show import ideas
+from tandem_edu.show.panels.core import choice, number, panel, whole
+
+
+def mask_panel(seq: int = 12) -> widgets.VBox:
+    """Sequence length, γ, offset, and a token to step through: which keys it sees and whose they are."""
+
+    def draw(seq: int, block_len: int, offset: int, token: int) -> str:
+        picture = ideas.block_mask(seq, block_len, offset % block_len, min(token, seq - 1))
+        return picture.html() + f"<p>{picture.alt}</p>"
+
+    return panel(
+        draw,
+        {
+            "seq": whole("tokens", 4, 24, seq),
+            "block_len": whole("γ", 1, 8, 4),
+            "offset": whole("first block starts at", 0, 7, 0),
+            "token": whole("token that looks", 0, 23, seq - 3),
+        },
+    )
+
+
+def roofline_panel(weights: float = 5.5e6) -> widgets.VBox:
+    """Hardware and model size: how many tokens a model reads in the time of one."""
+
+    def draw(hardware: int, weights: float) -> str:
+        picture = ideas.roofline(PRESETS[hardware], weights)
+        return picture.html() + f"<p>{picture.alt}</p>"
+
+    sizes = [("this course's primary, 5.5 M", weights), ("1 B", 1e9), ("8 B", 8e9), ("70 B", 70e9)]
+    names = [(chip.name, index) for index, chip in enumerate(PRESETS)]
+    return panel(draw, {"hardware": choice("hardware", names), "weights": choice("weights", sizes)})
+
+
+def speedup_panel(alpha: float = 0.7, draft_cost: float = 0.1, verify_cost: float = 1.2) -> widgets.VBox:
+    """The formula as a calculator: acceptance, cost of a draft, cost of a verification."""
+
+    def draw(alpha: float, draft_cost: float, verify_cost: float, slope: float) -> str:
+        picture = ideas.speedup_curve(alpha, draft_cost, verify_cost, slope)
+        return picture.html() + f"<p>{picture.alt}</p>"
+
+    return panel(
+        draw,
+        {
+            "alpha": number("acceptance α", 0.0, 0.99, alpha, 0.01),
+            "draft_cost": number("draft step c", 0.01, 0.5, draft_cost, 0.01),
+            "verify_cost": number("verification v", 1.0, 3.0, verify_cost, 0.05),
+            "slope": number("and per draft", 0.0, 0.3, 0.0, 0.01),
+        },
+    )
