@@ -1,5 +1,7 @@
 """The tandem without verification, against a plain loop of uncached passes."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,13 +14,19 @@ from tandem_edu.model.masks import block_starts
 PROMPT, NEW = [3, 11, 40], 30
 
 
+@eqx.filter_jit
+def both_models(tandem, tokens, starts):
+    _, hidden = writer(64)(tokens, return_hidden=True)
+    return tandem.read_blocks(tokens, hidden, starts)[0]
+
+
 def secondary_logits(tandem, text: list[int], pending: int) -> np.ndarray:
     """The logits after `text` where the last block starts at `pending`: full passes of both models."""
-    tokens = jnp.asarray(text, jnp.int32)
-    _, hidden = writer(64)(tokens, return_hidden=True)
+    # Attention is causal, so what lies behind the text changes nothing.
+    tokens = jnp.zeros(64, jnp.int32).at[: len(text)].set(jnp.asarray(text, jnp.int32))
     # The own history of a secondary depends on where earlier blocks lay; here it has none.
-    starts = jnp.where(jnp.arange(len(text)) < pending, block_starts(len(text), 2), pending)
-    return np.asarray(tandem.read_blocks(tokens, hidden, starts)[0])[-1]
+    starts = jnp.where(jnp.arange(64) < pending, block_starts(64, 2), pending)
+    return np.asarray(both_models(tandem, tokens, starts))[len(text) - 1]
 
 
 def slow_text(tandem, block_len: int, free_token: bool) -> list[int]:
@@ -73,8 +81,6 @@ def test_a_stop_token_ends_a_block():
 
 
 def test_sampled_blocks_differ_by_key():
-    import jax
-
     tandem, how = writer_drafters(64)["last-paper"], Sampling(temperature=1.0)
     texts = [
         tuple(

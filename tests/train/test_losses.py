@@ -116,7 +116,8 @@ def test_zero_and_flat_where_the_two_are_alike(name):
     ours, _ = DIVERGENCES[name]
     value, gradient = jax.value_and_grad(ours, argnums=1)(p, p)
     assert float(value) == pytest.approx(0, abs=1e-6)
-    np.testing.assert_allclose(gradient, 0, atol=1e-7)
+    if name in ("kl", "reverse_kl"):  # the other two have a kink there: rounding decides on a side
+        np.testing.assert_allclose(gradient, 0, atol=1e-7)
     assert float(ours(p, p + 5)) == pytest.approx(0, abs=1e-5)
     assert float(ours(p, q)) > 0.1
 
