@@ -58,7 +58,7 @@ def test_greedy_equals_the_primary_in_a_short_context(name):
 def test_greedy_equals_the_primary_over_long_texts(name, verification):
     prompts = [prompt_of(length) for length in (1, 2, 5, 11, 20)]
     drafter = writer_drafters(512)[name]
-    assert_telling(compare(drafter, 512, prompts, verification=verification), tokens=19_000)
+    assert_telling(compare(drafter, 512, prompts, verification=verification), tokens=20_000)
 
 
 @pytest.mark.slow
