@@ -225,7 +225,8 @@ def slow_eagle(model, primary, tokens, hidden, starts):
     """One token after the other, with the features its block allows."""
     cfg, second = model.config, model.secondary
     states = [[unit(x, cfg.norm_eps) for x in oracle.f64(hidden)[s]] for s in model.projection.states]
-    known = [np.concatenate(parts) @ oracle.f64(model.projection.weight) for parts in zip(*states)]  # noqa: B905
+    weight = oracle.f64(model.projection.weight)
+    known = [np.concatenate(parts) @ weight for parts in zip(*states, strict=True)]
 
     def entered(i, feature):
         pair = np.concatenate([oracle.embedded(second, tokens[i]), unit(feature, cfg.norm_eps)])

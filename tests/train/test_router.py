@@ -14,7 +14,7 @@ from lively_models import writer, writer_drafters
 
 from tandem_edu.decode import LearnedRouter, Sampling, generate, speculate
 from tandem_edu.decode.drafters import as_drafter
-from tandem_edu.decode.routers import entropy
+from tandem_edu.decode.routers import entropy, identify
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import calibration, judged_drafts
 from tandem_edu.train import train_router
@@ -108,11 +108,11 @@ def test_a_block_that_is_ended_early_costs_fewer_steps():
             return super().step(token, state, cache)
 
     drafter = Counting(base.model)
-    router = LearnedRouter(16, ("Counting", BLOCK_LEN), threshold=1.0, top_k=3, key=jax.random.key(0))
+    made_for = (identify(drafter), BLOCK_LEN)
+    router = LearnedRouter(16, made_for, threshold=1.0, top_k=3, key=jax.random.key(0))
     for threshold in (0.0, 1.0):
         steps.clear()
         cut = router.with_threshold(threshold)
-        object.__setattr__(cut, "made_for", (identify_of(drafter), BLOCK_LEN))
         out = speculate(writer(64), drafter, PROMPTS[1], 40, BLOCK_LEN, router=cut)
         jax.block_until_ready(out)
         jax.effects_barrier()
@@ -121,12 +121,6 @@ def test_a_block_that_is_ended_early_costs_fewer_steps():
         assert summary["drafted"] <= len(steps) <= summary["drafted"] + summary["cycles"]
         if threshold == 1.0:
             assert summary["drafted"] <= summary["cycles"]
-
-
-def identify_of(drafter) -> str:
-    from tandem_edu.decode.routers import identify
-
-    return identify(drafter)
 
 
 def test_it_is_saved_and_loaded(tmp_path):
