@@ -8,13 +8,12 @@ of γ tokens is γ - 1 of the secondary's and one of the primary's, or γ of the
 primary as the prompt's encoder.
 """
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from tandem_edu.decode.cycle import Decoder, decode
 from tandem_edu.decode.drafters import Drafter, as_drafter
-from tandem_edu.decode.request import Output, Request, finish, make_request
+from tandem_edu.decode.request import Output, finish, make_request
 from tandem_edu.decode.sampling import EMIT, Sampling, role_key
 from tandem_edu.decode.verify import Verdict
 from tandem_edu.errors import require
@@ -71,7 +70,7 @@ def block_generate(
         judge=keep_all,
         adds_token=free_token,
     )
-    text, n, trace = _block_generate(decoder, request)
+    text, n, trace = decode(decoder, request)
     return finish(request, text, n, max_new_tokens, trace)
 
 
@@ -79,9 +78,3 @@ def keep_all(drafts, drafted, q, p, sampling: Sampling, key, start) -> Verdict:
     """No verification: every draft stays, and the primary's next token is drawn from p."""
     token = sampling.draw(p[drafted], role_key(key, start, start + drafted, EMIT))
     return Verdict(drafted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))
-
-
-@eqx.filter_jit
-def _block_generate(decoder: Decoder, request: Request):
-    state = decode(decoder, request)
-    return state.text, state.n, state.trace

@@ -108,13 +108,15 @@ def cycle(decoder: Decoder, state: State, rows: Callable) -> tuple[State, Draft]
     return rows(partial(_read_and_commit, decoder))(state, draft), draft
 
 
-def decode(decoder: Decoder, request: Request) -> State:
-    """Cycles until every row is done."""
-    return lax.while_loop(
+@eqx.filter_jit
+def decode(decoder: Decoder, request: Request):
+    """Cycles until every row is done: the text buffers, where the texts end, the trace."""
+    state = lax.while_loop(
         lambda state: ~jnp.all(state.done),
         lambda state: cycle(decoder, state, request.rows)[0],
         begin(decoder, request),
     )
+    return state.text, state.n, state.trace
 
 
 def _no_draft(decoder: Decoder, state: State) -> Draft:

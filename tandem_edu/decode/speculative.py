@@ -73,7 +73,7 @@ def speculate(
     """
     request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
     decoder = _decoder(primary, drafter, request, block_len, max_block_len, router, verification)
-    text, n, trace = _speculate(decoder, request)
+    text, n, trace = decode(decoder, request)
     return finish(request, text, n, max_new_tokens, trace)
 
 
@@ -145,12 +145,6 @@ def _decoder(
         max_block_len=max_block_len,
         judge=VERIFICATIONS[verification],
     )
-
-
-@eqx.filter_jit
-def _speculate(decoder: Decoder, request: Request):
-    state = decode(decoder, request)
-    return state.text, state.n, state.trace
 
 
 _begin = eqx.filter_jit(begin)
