@@ -26,4 +26,5 @@ from tandem_edu.model import Tandem as Tandem
 from tandem_edu.model import Transformer as Transformer
 from tandem_edu.model import TransformerConfig as TransformerConfig
 from tandem_edu.zoo import from_hf as from_hf
+from tandem_edu.zoo import load_pair as load_pair
 from tandem_edu.zoo import to_hf as to_hf

@@ -47,8 +47,8 @@ def texts() -> Texts:
 def settings(name: str) -> Recipe:
     """How a model of the shipped pair is trained. What learns to be like the primary learns alike."""
     if name == "primary":
-        # About ten times through the text.
-        return recipe("primary", steps=15_000, learning_rate=2e-3, eval_every=500, eval_windows=400)
+        # About five times through the text.
+        return recipe("primary", steps=8_000, learning_rate=2e-3, eval_every=500, eval_windows=200)
     same: dict[str, Any] = {"steps": 6_000, "learning_rate": 3e-3, "eval_every": 500, "eval_windows": 200}
     same["objectives"] = ((1.0, Objective(ce=0.1, kl=0.9)),)
     if name in ("secondary", "tandem_ce"):

@@ -8,3 +8,6 @@ from tandem_edu.zoo.hf import from_hf as from_hf
 from tandem_edu.zoo.hf import to_hf as to_hf
 from tandem_edu.zoo.routers import load_router as load_router
 from tandem_edu.zoo.routers import save_router as save_router
+from tandem_edu.zoo.shipped import Pair as Pair
+from tandem_edu.zoo.shipped import load_pair as load_pair
+from tandem_edu.zoo.shipped import save_pair as save_pair
