@@ -19,10 +19,10 @@ VOCAB, CONTEXT = 1024, 512
 SEED = 0
 
 PRIMARY = TransformerConfig(
-    vocab_size=VOCAB, d_model=256, n_layers=8, n_heads=8, n_kv_heads=2, d_ff=640, max_len=CONTEXT
+    vocab_size=VOCAB, d_model=256, n_layers=8, n_heads=8, n_kv_heads=2, d_ff=512, max_len=CONTEXT
 )
 SECONDARY = dataclasses.replace(PRIMARY, n_layers=1, d_ff=256, shared_vocab=True)
-MID_SIZE = dataclasses.replace(SECONDARY, n_layers=3, d_ff=384)
+MID_SIZE = dataclasses.replace(SECONDARY, n_layers=3, d_ff=320)
 STATES = (1, 4, 8)
 """What the tandem's one layer reads of the primary: a low, a middle and the top residual state."""
 ROUTER_LEN = 8
