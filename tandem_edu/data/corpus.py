@@ -36,9 +36,12 @@ _BREAKS = (r"\n\s*\n", r"\n", r"\s", r"(?s).{1,100}")
 class Corpus(str):
     r"""An immutable string that remembers its documents: text = documents joined by blank lines.
 
-    Arguments: `documents`, texts of which none is blank; `name`, shown in reports. The attribute
-    `digest` is the SHA-256 (hex) of the documents: equal digests, equal documents.
-    Raises `BadInput` if there is no document, or one is blank or cannot be written as UTF-8.
+    Arguments: `documents`, texts of which none is blank; `name`, shown in reports; `titles`, one a
+    document, by which `train_valid` then splits instead of by the texts themselves, so that a new
+    edition of a document stays where the old one was. The attribute `digest` is the SHA-256 (hex) of
+    the documents: equal digests, equal documents.
+    Raises `BadInput` if there is no document, if one is blank or cannot be written as UTF-8, or if
+    there are more or fewer titles than documents.
 
     >>> corpus = Corpus(["One two.", "Three."], name="numbers")
     >>> corpus
@@ -49,26 +52,33 @@ class Corpus(str):
 
     name: str
     documents: tuple[str, ...]
+    titles: tuple[str, ...]
     digest: str
 
-    def __new__(cls, documents: Iterable[str], name: str = "text") -> "Corpus":
+    def __new__(
+        cls, documents: Iterable[str], name: str = "text", titles: Iterable[str] | None = None
+    ) -> "Corpus":
         documents = documents_of(documents)
         require(bool(documents), "at least one document", "none", "pass a list of texts")
         mend = "read the files as text and leave blank ones out"
         require(all(isinstance(text, str) for text in documents), "strings", "others too", mend)
         blank = [index for index, text in enumerate(documents) if not text.strip()]
         require(not blank, "documents with some text", f"a blank one at {blank[:1]}", mend)
+        titles = documents if titles is None else tuple(titles)
+        got = f"{len(titles)} for {len(documents)} documents"
+        require(len(titles) == len(documents), "one title a document", got, "leave titles out")
         corpus = super().__new__(cls, "\n\n".join(documents))
-        corpus.__dict__.update(name=name, documents=documents, digest=_digest(documents))
+        corpus.__dict__.update(name=name, documents=documents, titles=titles, digest=_digest(documents))
         return corpus
 
     def train_valid(self, valid_fraction: float = 0.1, seed: int = 0) -> tuple["Corpus", "Corpus"]:
         """Split by document into a training and a validation corpus.
 
-        A document's place is a number in [0, 1) hashed from `seed` and its text; it is held out if
-        that is below `valid_fraction`. So the split is the same in every process, a document is
-        never cut, copies of it stay together, and a document added later moves no other. The
-        fraction counts documents and holds on average; both sides get at least one.
+        A document's place is a number in [0, 1) hashed from `seed` and its text, or its title if the
+        corpus has titles; it is held out if that is below `valid_fraction`. So the split is the same
+        in every process, a document is never cut, copies of it stay together, and a document added
+        later moves no other. The fraction counts documents and holds on average; both sides get at
+        least one.
 
         Raises `BadInput` if the fraction is not inside (0, 1) or all documents are the same.
 
@@ -77,15 +87,16 @@ class Corpus(str):
         (81, 19)
         """
         require(0 < valid_fraction < 1, "valid_fraction inside (0, 1)", valid_fraction, "try 0.1")
-        places = {text: _place(seed, text) for text in self.documents}
+        places = {title: _place(seed, title) for title in self.titles}
         mend = "add text, or cut the text into documents"
         require(len(places) > 1, "at least two different documents", len(places), mend)
         count = sum(place < valid_fraction for place in places.values())
         count = min(max(count, 1), len(places) - 1)
         held_out = set(sorted(places, key=places.__getitem__)[:count])
-        train = [text for text in self.documents if text not in held_out]
-        valid = [text for text in self.documents if text in held_out]
-        return Corpus(train, f"{self.name}/train"), Corpus(valid, f"{self.name}/valid")
+        named = list(zip(self.documents, self.titles, strict=True))
+        train = [(text, title) for text, title in named if title not in held_out]
+        valid = [(text, title) for text, title in named if title in held_out]
+        return _named(train, f"{self.name}/train"), _named(valid, f"{self.name}/valid")
 
     def __repr__(self) -> str:
         size = f"{len(self.documents):,} documents, {len(self):,} characters"
@@ -95,7 +106,7 @@ class Corpus(str):
         raise AttributeError(f"a Corpus is immutable: cannot set {name!r}")
 
     def __getnewargs__(self):
-        return self.documents, self.name
+        return self.documents, self.name, self.titles
 
 
 def load_text(
@@ -115,9 +126,9 @@ def load_text(
         case "pydocs":
             return Corpus(pydocs(cache), "pydocs")
         case "pysource":
-            return Corpus(pysource(), "pysource")
+            return _named(((text, name) for name, text in pysource().items()), "pysource")
         case "stdlib":
-            return Corpus(stdlib(), "stdlib")
+            return _named(((text, name) for name, text in stdlib().items()), "stdlib")
         case "shakespeare":
             plays = fetched(SHAKESPEARE_URL, SHAKESPEARE_SHA256, cache / "shakespeare.txt")
             return Corpus(cut(plays.decode("utf-8")), "shakespeare")
@@ -158,6 +169,11 @@ def _pieces(text: str, least: int, longest: int, breaks: tuple[str, ...]) -> Ite
             yield from _pieces(text[start:end], least, longest, breaks[1:])
         else:
             yield text[start:end]
+
+
+def _named(documents: Iterable[tuple[str, str]], name: str) -> Corpus:
+    texts, titles = zip(*documents, strict=True)
+    return Corpus(texts, name, titles)
 
 
 def _existing(name_or_path: str | os.PathLike[str]) -> Path:

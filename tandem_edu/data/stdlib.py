@@ -36,13 +36,14 @@ _RECIPE = 1  # raise it when `_collect_docs` changes, so that no older cache is 
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def pysource() -> tuple[str, ...]:
-    """One document for each source file of the standard library, sorted by path; about 9 MB.
+def pysource() -> dict[str, str]:
+    """Each source file of the standard library by its path there, sorted; about 9 MB.
 
     Raises `BadInput` where Python was installed without its source files.
     """
     folder = Path(sysconfig.get_path("stdlib"))
-    documents = tuple(text for text in map(_source, _python_files(folder)) if text.strip())
+    files = {path.relative_to(folder).as_posix(): _source(path) for path in _python_files(folder)}
+    documents = {name: text for name, text in files.items() if text.strip()}
     mend = "install a full Python, or pass the path of a text of your own"
     require(bool(documents), f"the standard library's source in {folder}", "no .py file", mend)
     return documents
@@ -59,15 +60,15 @@ def pydocs(cache_dir: Path) -> tuple[str, ...]:
         kept = json.loads(path.read_text("utf-8"))
         if isinstance(kept, list) and kept and all(isinstance(text, str) for text in kept):
             return tuple(kept)
-    documents = (*_topics(), *_collect_docs(pysource()))
+    documents = (*_topics().values(), *_collect_docs(pysource().values()))
     with suppress(BadInput), written_whole(path) as part:
         part.write_text(json.dumps(documents), "utf-8")
     return documents
 
 
-def stdlib() -> tuple[str, ...]:
-    """One document for each help topic and for each source file; about 9 MB."""
-    return (*_topics(), *pysource())
+def stdlib() -> dict[str, str]:
+    """Each help topic by its name and each source file by its path; about 9 MB."""
+    return {**_topics(), **pysource()}
 
 
 def docstrings(source: str) -> Iterator[str]:
@@ -105,16 +106,17 @@ def _collect_docs(sources: Iterable[str]) -> Iterator[str]:
             yield "\n\n".join(dict.fromkeys(fresh))
 
 
-def _topics() -> list[str]:
-    """The help topics, by name, without those that are a section of a longer one."""
+def _topics() -> dict[str, str]:
+    """The help topics by name, sorted by text, without those that are a section of a longer one."""
     from pydoc_data.topics import topics
 
-    kept: list[str] = []
-    for topic in sorted((text.strip() for text in topics.values()), key=len, reverse=True):
-        below_its_title = topic.split("\n\n", 1)[-1]
-        if not any(below_its_title in longer for longer in kept):
-            kept.append(topic)
-    return sorted(kept)
+    kept: dict[str, str] = {}
+    stripped = {name: text.strip() for name, text in topics.items()}
+    for name in sorted(stripped, key=lambda name: len(stripped[name]), reverse=True):
+        below_its_title = stripped[name].split("\n\n", 1)[-1]
+        if not any(below_its_title in longer for longer in kept.values()):
+            kept[name] = stripped[name]
+    return dict(sorted(kept.items(), key=lambda item: item[1]))
 
 
 def _python_files(folder: Path) -> list[Path]:

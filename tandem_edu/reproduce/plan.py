@@ -1,17 +1,13 @@
 """The shipped models: their sizes, their text, and how each is trained.
 
-All speak through the primary's embedding and head. The text is what every Python carries with it
-(`data.load_text("stdlib")`), split by document into three parts: to train on, to choose by (*dev*), and
-to report on (*test*, which no choice has looked at).
+All speak through the primary's embedding and head. Their text is `tandem_edu.zoo.texts`.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from tandem_edu import data
-from tandem_edu.data.corpus import Corpus
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
 from tandem_edu.train import Objective, Recipe, recipe
 
@@ -29,26 +25,11 @@ ROUTER_LEN = 8
 """γ_max of the shipped router."""
 
 
-class Texts(NamedTuple):
-    """One corpus in three parts."""
-
-    train: Corpus
-    dev: Corpus
-    test: Corpus
-
-
-def texts() -> Texts:
-    """About nine tenths of the documents to train on; the rest in two parts."""
-    train, held_out = data.load_text("stdlib").train_valid(0.1, seed=0)
-    test, dev = held_out.train_valid(0.5, seed=1)
-    return Texts(train, dev, test)
-
-
 def settings(name: str) -> Recipe:
     """How a model of the shipped pair is trained. What learns to be like the primary learns alike."""
     if name == "primary":
-        # About five times through the text.
-        return recipe("primary", steps=8_000, learning_rate=2e-3, eval_every=500, eval_windows=200)
+        # Between four and five times through the text.
+        return recipe("primary", steps=6_000, learning_rate=2e-3, eval_every=500, eval_windows=200)
     same: dict[str, Any] = {"steps": 6_000, "learning_rate": 3e-3, "eval_every": 500, "eval_windows": 200}
     same["objectives"] = ((1.0, Objective(ce=0.1, kl=0.9)),)
     if name in ("secondary", "tandem_ce"):

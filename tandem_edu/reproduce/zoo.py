@@ -16,9 +16,10 @@ from tandem_edu import data
 from tandem_edu.decode import LearnedRouter, Sampling
 from tandem_edu.measure import calibration, quality
 from tandem_edu.model import Transformer
-from tandem_edu.reproduce.plan import ROUTER_LEN, SEED, VOCAB, Texts, settings, texts, untrained
+from tandem_edu.reproduce.plan import ROUTER_LEN, SEED, VOCAB, settings, untrained
 from tandem_edu.train import train, train_router
 from tandem_edu.zoo.shipped import MODELS, Pair, load_pair, save_pair
+from tandem_edu.zoo.texts import Texts, texts
 
 
 def make_pair(folder: Path, out: Path, say: Callable[[str], None] = print) -> Pair:

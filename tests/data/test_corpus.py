@@ -45,6 +45,27 @@ def random_documents(rng: random.Random) -> list[str]:
 # The string that remembers its documents
 
 
+def test_titles_decide_the_split_and_stay_with_their_documents():
+    titles = [f"file {i}" for i in range(50)]
+    old = Corpus((f"Text {i}." for i in range(50)), "old", titles)
+    new = Corpus((f"Text {i}, revised." for i in range(50)), "new", titles)
+    for mine, theirs in zip(old.train_valid(0.3), new.train_valid(0.3), strict=True):
+        assert mine.titles == theirs.titles
+        assert all(
+            text == f"Text {title.split()[1]}."
+            for text, title in zip(mine.documents, mine.titles, strict=True)
+        )
+    inner = old.train_valid(0.3)[1].train_valid(0.5)
+    assert {*inner[0].titles, *inner[1].titles} == set(old.train_valid(0.3)[1].titles)
+    with pytest.raises(BadInput, match="one title a document, got 1 for 2 documents"):
+        Corpus(["One.", "Two."], titles=["first"])
+
+
+def test_the_library_is_split_by_its_files_names(pysource):
+    assert "json/decoder.py" in pysource.titles
+    assert pysource.documents[pysource.titles.index("json/decoder.py")].startswith('"""Implementation')
+
+
 def test_a_corpus_is_its_documents_joined_by_blank_lines():
     text = Corpus(["One.", "Two."], "numbers")
     assert isinstance(text, str) and text == "One.\n\nTwo." and text[0] == "O"
@@ -155,7 +176,7 @@ def test_pydocs_comes_from_the_cache_the_second_time(pydocs, cache, monkeypatch)
 
 @pytest.mark.parametrize("spoiled", ["", '["cut sho', "{}", "[1, 2]", '"text"'])
 def test_a_spoiled_cache_is_collected_anew(spoiled, tmp_path, monkeypatch):
-    monkeypatch.setattr(stdlib, "pysource", lambda: ('"""A module."""', "x = 1"))
+    monkeypatch.setattr(stdlib, "pysource", lambda: {"a.py": '"""A module."""', "b.py": "x = 1"})
     fresh = load_text("pydocs", cache_dir=tmp_path)
     assert "A module." in fresh.documents
     (kept,) = tmp_path.iterdir()
@@ -165,7 +186,7 @@ def test_a_spoiled_cache_is_collected_anew(spoiled, tmp_path, monkeypatch):
 
 
 def test_pydocs_needs_no_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(stdlib, "pysource", lambda: ('"""A module."""',))
+    monkeypatch.setattr(stdlib, "pysource", lambda: {"a.py": '"""A module."""'})
     (tmp_path / "file").write_text("not a folder")
     assert "A module." in load_text("pydocs", cache_dir=tmp_path / "file").documents
 
@@ -185,7 +206,7 @@ def test_docstrings_are_found_wherever_they_hide():
 def test_a_docstring_is_kept_once_and_topics_do_not_contain_one_another():
     sources = ['"""Same."""', '"""Same."""\ndef f(): "Own."\ndef g(): "Own."', '"""Same."""']
     assert list(stdlib._collect_docs(sources)) == ["Same.", "Own."]
-    topics = stdlib._topics()
+    topics = stdlib._topics().values()
     assert len(topics) > 40
     assert not any(one in other for one in topics for other in topics if one != other)
 
