@@ -13,18 +13,14 @@ easier or harder.
 
 from dataclasses import asdict, dataclass
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Int
 
 from tandem_edu.errors import require
 from tandem_edu.model import Attached, Transformer
-from tandem_edu.model.attached import check_block_len
 from tandem_edu.model.tandem import check_same_vocabulary
 from tandem_edu.model.weights import Model
-from tandem_edu.train.step import predict
+from tandem_edu.train.evaluation import token_scores
 
 
 @dataclass(frozen=True)
@@ -58,32 +54,9 @@ def quality(
     if isinstance(model, Attached):
         expected = f"the {type(model).__name__} with its primary"
         require(primary is not None, expected, None, "pass primary=...")
-        check_block_len(model, block_len)
     if primary is not None:
         check_same_vocabulary(primary.config, model.config)
-    sums = np.zeros(4)
-    for start in range(0, len(windows), batch_size):
-        batch = jnp.asarray(windows[start : start + batch_size], jnp.int32)
-        sums += np.asarray(_sums(model, primary, batch, jnp.int32(block_len)), np.float64)
-    tokens = len(windows) * (windows.shape[1] - 1)
-    accuracy, cross_entropy, agreement, variation = (sums / tokens).tolist()
-    if primary is None:
-        return Quality(tokens, accuracy, cross_entropy)
-    return Quality(tokens, accuracy, cross_entropy, agreement, variation)
-
-
-@eqx.filter_jit
-def _sums(model, primary, windows: Int[Array, "batch window"], block_len) -> Float[Array, "4"]:
-    """Sums over the batch of: hits, -log q(t), agreements, TV."""
-    inputs, targets = windows[:, :-1], windows[:, 1:]
-    reference, hidden = (None, None) if primary is None else primary(inputs, return_hidden=True)
-    logits = predict(model, primary, inputs, hidden, (block_len, jnp.zeros_like(block_len)))
-    log_q = jax.nn.log_softmax(logits, axis=-1)
-    best = jnp.argmax(logits, axis=-1)
-    surprise = -jnp.take_along_axis(log_q, targets[..., None], axis=-1)
-    sums = [jnp.sum(best == targets).astype(jnp.float32), jnp.sum(surprise)]
-    if reference is None:
-        return jnp.stack([*sums, jnp.float32(0), jnp.float32(0)])
-    agreement = jnp.sum(best == jnp.argmax(reference, axis=-1)).astype(jnp.float32)
-    distance = jnp.sum(jnp.abs(jax.nn.softmax(reference, axis=-1) - jnp.exp(log_q))) / 2
-    return jnp.stack([*sums, agreement, distance])
+    scores = token_scores(model, windows, primary, block_len, batch_size)
+    means = scores.mean((0, 1), dtype=np.float64).tolist()
+    cross_entropy, accuracy, *others = means
+    return Quality(scores.shape[0] * scores.shape[1], accuracy, cross_entropy, *others)

@@ -1,9 +1,17 @@
-"""How well a model predicts held-out text, teacher-forced: the figures of a training curve.
+"""How well a model predicts held-out text, teacher-forced, token by token.
+
+With q the model's and p the primary's distribution at a position whose true next token is t, the scores
+of that position are
+
+- -log q(t), the cross-entropy in nats;
+- whether argmax q = t;
+- whether argmax q = argmax p, and the distance TV = ½ Σ_v |p(v) - q(v)| (both only with a primary).
 
 Axis names: `batch` windows of `window` = seq + 1 tokens.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -22,7 +30,7 @@ def evaluate(
     block_len: int = 2,
     batch_size: int = 8,
 ) -> dict[str, float]:
-    """Means over all positions of `windows`, every target counted once.
+    """The figures of a training curve: means over all positions of `windows`, every target counted once.
 
     - `valid_loss`: cross-entropy, nats per token, whatever the objective in training;
     - `valid_accuracy`: share of positions where argmax q is the text's token;
@@ -31,6 +39,19 @@ def evaluate(
     A model that reads the primary does so in blocks of `block_len` from position 0 on. Raises
     `BadInput` for a `block_len` it cannot be asked for.
     """
+    means = token_scores(model, windows, primary, block_len, batch_size).mean((0, 1), dtype=np.float64)
+    names = ("valid_loss", "valid_accuracy", "valid_agreement")
+    return {name: float(mean) for name, mean in zip(names, means, strict=False)}
+
+
+def token_scores(
+    model: Model,
+    windows: Int[np.ndarray, "n window"],
+    primary: Transformer | None = None,
+    block_len: int = 2,
+    batch_size: int = 8,
+) -> Float[np.ndarray, "n seq scores"]:
+    """The scores of each position: 2 of them, with a primary 4, in the order above. As `evaluate`."""
     if isinstance(model, Attached):
         check_block_len(model, block_len)
     n = len(windows)
@@ -38,27 +59,25 @@ def evaluate(
     padded = np.resize(windows, (-(-n // batch_size) * batch_size, windows.shape[1]))
     sizes = jnp.int32(block_len)
     scores = [
-        _window_means(model, primary, jnp.asarray(padded[start : start + batch_size]), sizes)
+        np.asarray(_scores(model, primary, jnp.asarray(padded[start : start + batch_size], jnp.int32), sizes))
         for start in range(0, len(padded), batch_size)
     ]
-    means = np.concatenate([np.asarray(score) for score in scores], axis=1)[:, :n].mean(1, dtype=np.float64)
-    names = ("valid_loss", "valid_accuracy", "valid_agreement")
-    return {name: float(mean) for name, mean in zip(names, means, strict=False)}
+    return np.concatenate(scores)[:n]
 
 
 @eqx.filter_jit
-def _window_means(
+def _scores(
     model: Model,
     primary: Transformer | None,
     batch: Int[Array, "batch window"],
     block_len: Int[Array, ""],
-) -> Float[Array, "scores batch"]:
-    """Each window's mean loss, accuracy and (with a primary) agreement."""
+) -> Float[Array, "batch seq scores"]:
     tokens, targets = batch[:, :-1], batch[:, 1:]
     teacher, hidden = (None, None) if primary is None else primary(tokens, return_hidden=True)
     logits = predict(model, primary, tokens, hidden, (block_len, jnp.zeros_like(block_len)))
     guesses = jnp.argmax(logits, axis=-1)
-    scores = [token_losses(logits, targets), (guesses == targets).astype(jnp.float32)]
+    scores = [token_losses(logits, targets), guesses == targets]
     if teacher is not None:
-        scores.append((guesses == jnp.argmax(teacher, axis=-1)).astype(jnp.float32))
-    return jnp.mean(jnp.stack(scores), axis=-1)
+        distance = jnp.sum(jnp.abs(jax.nn.softmax(teacher) - jax.nn.softmax(logits)), axis=-1) / 2
+        scores += [guesses == jnp.argmax(teacher, axis=-1), distance]
+    return jnp.stack([score.astype(jnp.float32) for score in scores], axis=-1)
