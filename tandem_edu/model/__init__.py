@@ -11,3 +11,5 @@ from tandem_edu.model.tandem import Tandem as Tandem
 from tandem_edu.model.tandem import TandemCache as TandemCache
 from tandem_edu.model.transformer import Transformer as Transformer
 from tandem_edu.model.transformer import Vocabulary as Vocabulary
+from tandem_edu.model.variants import BlockPrediction as BlockPrediction
+from tandem_edu.model.variants import Joint as Joint

@@ -1,0 +1,68 @@
+"""The paper's variants: who learns, and who sees what."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tandem_edu.errors import BadInput
+from tandem_edu.model import BlockPrediction, Joint, Tandem, Transformer, TransformerConfig
+from tandem_edu.train import recipe, train
+
+SIZES = {"vocab_size": 13, "d_model": 16, "n_heads": 2, "n_kv_heads": 1, "d_ff": 16, "max_len": 32}
+PRIMARY = TransformerConfig(n_layers=2, **SIZES)
+TOKENS = jnp.array([3, 1, 4, 1, 5, 9, 2, 6, 5])
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["own vocabulary", "shared vocabulary"])
+def pair(request):
+    primary = Transformer(PRIMARY, key=jax.random.key(0))
+    config = TransformerConfig(n_layers=1, shared_vocab=request.param, **SIZES)
+    lent = primary.vocabulary if request.param else None
+    secondary = Transformer(config, key=jax.random.key(1), vocabulary=lent)
+    return primary, Tandem(secondary, PRIMARY, "fused", key=jax.random.key(2))
+
+
+def test_joint_is_the_tandem_on_its_own_primary(pair):
+    primary, tandem = pair
+    _, hidden = primary(TOKENS, return_hidden=True)
+    expected = tandem(TOKENS, hidden, 3, 1)
+    np.testing.assert_allclose(Joint(primary, tandem)(TOKENS, 3, 1), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_training_a_joint_moves_both_and_keeps_them_tied(pair):
+    primary, tandem = pair
+    text = np.random.default_rng(0).integers(0, 13, 600)
+    settings = recipe("tandem-ce", steps=3, batch_size=4, seq_len=16, learning_rate=1e-2, eval_windows=4)
+    trained, _ = train(Joint(primary, tandem), settings, text, text, primary=primary, progress=False)
+    before, after = primary.blocks[0].mlp, trained.primary.blocks[0].mlp
+    assert not eqx.tree_equal(before, after)
+    if tandem.config.shared_vocab:
+        assert not np.array_equal(trained.primary.vocabulary.embedding, primary.vocabulary.embedding)
+        assert eqx.tree_equal(trained.tied.secondary.vocabulary, trained.primary.vocabulary)
+    _, hidden = trained.primary(TOKENS, return_hidden=True)
+    expected = trained.tied(TOKENS, hidden, 2)
+    np.testing.assert_allclose(trained(TOKENS, 2), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_block_prediction_sees_the_blocks_first_token_and_no_other(pair):
+    primary, tandem = pair
+    _, hidden = primary(TOKENS, return_hidden=True)
+    logits = lambda tokens: BlockPrediction(tandem).teacher_forced(primary, tokens, hidden, 3)
+    same = logits(TOKENS)
+    for place in range(len(TOKENS)):
+        changed = jnp.any(logits(TOKENS.at[place].set(0)) != same, axis=-1)
+        expected = np.zeros(len(TOKENS), bool)
+        if place % 3 == 0:  # the secondary's own view of it; the primary's states are held fixed here
+            expected[place : place + 3] = True
+        np.testing.assert_array_equal(changed, expected)
+
+
+def test_at_one_token_a_block_nothing_is_different(pair):
+    primary, tandem = pair
+    _, hidden = primary(TOKENS, return_hidden=True)
+    found = BlockPrediction(tandem).teacher_forced(primary, TOKENS, hidden, 1)
+    np.testing.assert_array_equal(found, tandem(TOKENS, hidden, 1))
+    with pytest.raises(BadInput, match="block_len of at least 1"):
+        BlockPrediction(tandem).teacher_forced(primary, TOKENS, hidden, 0)
