@@ -34,6 +34,13 @@ def _demo(options: argparse.Namespace) -> None:
     demo(Path(options.out), quick=options.quick)
 
 
+def _reproduce(options: argparse.Namespace) -> None:
+    from tandem_edu.reproduce import reproduce
+
+    page = reproduce(options.stage, Path(options.out), Path(options.work))
+    print(f"the results: {page}")
+
+
 class _Parser(argparse.ArgumentParser):
     """Mistakes in one line, as everywhere else."""
 
@@ -49,8 +56,10 @@ def _parser() -> argparse.ArgumentParser:
         "train": "Train one model, or a router; killed, a model goes on where it was.",
         "generate": "Continue a text with one model alone.",
         "speculate": "Continue a text with a primary and a drafter: the primary's own text, faster.",
+        "reproduce": "Measure the shipped pair: the paper's tables, with ours beside them.",
     }
-    for name, add in zip(texts, (_add_demo, add_train, add_generate, add_speculate), strict=True):
+    adders = (_add_demo, add_train, add_generate, add_speculate, _add_reproduce)
+    for name, add in zip(texts, adders, strict=True):
         add(commands.add_parser(name, help=texts[name], description=texts[name], formatter_class=_Help))
     return parser
 
@@ -66,3 +75,17 @@ def _add_demo(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_demo)
     command.add_argument("--quick", action="store_true", help="a smaller pair, in a minute and a half")
     command.add_argument("--out", default="demo", metavar="FOLDER", help="where report.html goes")
+
+
+def _add_reproduce(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_reproduce)
+    command.add_argument(
+        "--stage",
+        nargs="+",
+        metavar="STAGE",
+        default=["quality", "decoding", "adaptive", "standalone"],
+        help="what to measure; also zoo, which trains the pair anew, and the ablations: states, history, "
+        "vocabulary, loss, blocks-in-training, size, frozen, appendix",
+    )
+    command.add_argument("--out", default="results", metavar="FOLDER", help="where the tables go")
+    command.add_argument("--work", default="runs", metavar="FOLDER", help="where trainings keep checkpoints")

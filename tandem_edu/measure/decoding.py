@@ -94,17 +94,24 @@ def compare(
     key: jax.Array | None = None,
     repetitions: int = 5,
     progress: bool = False,
+    num_samples: int | None = None,
     **how: Any,
 ) -> Comparison:
     """Decode every prompt with the primary alone and with every drafter at every block length, in turns.
 
-    `how` goes to `speculate`: `verification="block"`, or a `router`.
+    With `num_samples` each request is for so many continuations. `how` goes to `speculate`:
+    `verification="block"`, or a `router`.
 
     Raises `BadInput` for no drafter, no prompt or no block length, and whatever `speculate` raises.
     """
     for name, given in (("drafter", drafters), ("prompt", prompts), ("block length", block_lens)):
         require(len(given) > 0, f"at least one {name}", "none", "pass one")
-    settings = {"max_new_tokens": max_new_tokens, "sampling": sampling, "key": key}
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "sampling": sampling,
+        "key": key,
+        "num_samples": num_samples,
+    }
     latest: dict[Any, tuple[Output, ...]] = {}  # by contender
 
     def decode(name, one):

@@ -1,9 +1,8 @@
 """Two variants of the tandem that the paper's appendix measures, and one that its section 4 rejects.
 
-| class | what is different |
-|---|---|
-| `Joint` | the primary learns too: as a *deep tandem* (both halves of one model, from nothing, end to end), or from a trained primary, to see what freezing it costs |
-| `BlockPrediction` | the block's tokens are predicted at once: the secondary sees none of them but the first |
+- `Joint`: the primary learns too. From nothing, end to end, the two are the halves of one *deep tandem*;
+  from a trained primary, they show what freezing it costs.
+- `BlockPrediction`: the block's tokens are predicted at once; the secondary sees none but the first.
 """
 
 import equinox as eqx
@@ -33,16 +32,15 @@ class Joint(Attached):
 
     primary: Transformer
     tandem: Tandem
+    primary_config: TransformerConfig = eqx.field(static=True)
+
+    def __init__(self, primary: Transformer, tandem: Tandem):
+        self.primary, self.tandem, self.primary_config = primary, tandem, tandem.primary_config
 
     @property
     def config(self) -> TransformerConfig:
         """The secondary's config."""
         return self.tandem.config
-
-    @property
-    def primary_config(self) -> TransformerConfig:
-        """The primary's config."""
-        return self.tandem.primary_config
 
     @property
     def tied(self) -> Tandem:
@@ -77,24 +75,23 @@ class BlockPrediction(Attached):
     ...                         d_ff=16, max_len=16)
     >>> primary = Transformer(cfg, key=jax.random.key(0))
     >>> tandem = Tandem(Transformer(cfg, key=jax.random.key(1)), cfg, key=jax.random.key(2))
-    >>> predicting = BlockPrediction(tandem)
+    >>> predict = BlockPrediction(tandem).teacher_forced
     >>> one, other = jnp.array([1, 5, 2, 7]), jnp.array([1, 5, 2, 3])  # the last differs within its block
-    >>> logits = [predicting.teacher_forced(None, x, primary(one, return_hidden=True)[1], 4) for x in (one, other)]
-    >>> bool(jnp.array_equal(*logits))
+    >>> _, hidden = primary(one, return_hidden=True)
+    >>> bool(jnp.array_equal(predict(primary, one, hidden, 4), predict(primary, other, hidden, 4)))
     True
     """
 
     tandem: Tandem
+    primary_config: TransformerConfig = eqx.field(static=True)
+
+    def __init__(self, tandem: Tandem):
+        self.tandem, self.primary_config = tandem, tandem.primary_config
 
     @property
     def config(self) -> TransformerConfig:
         """The secondary's config."""
         return self.tandem.config
-
-    @property
-    def primary_config(self) -> TransformerConfig:
-        """The primary's config."""
-        return self.tandem.primary_config
 
     def teacher_forced(self, primary, tokens, hidden, block_len, offset=0):
         """The tandem's logits for tokens replaced by the first of their block."""

@@ -1,1 +1,3 @@
-"""Floor 6: how the shipped pair is made, and how its results are measured."""
+"""Floor 6: how the shipped pair is made, and the paper's tables measured with it."""
+
+from tandem_edu.reproduce.run import reproduce as reproduce
