@@ -1,7 +1,7 @@
 # Everything runs in .venv, made by the first Python of at least 3.11 that works. A target installs what
 # it needs once; a second call installs nothing until pyproject.toml changes.
 
-.PHONY: demo test test-quick lint lab notebooks clean
+.PHONY: demo test test-quick lint lab notebooks links clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -31,6 +31,9 @@ lab: $(VENV)/.installed-test
 
 notebooks: $(VENV)/.installed-test
 	$(BIN)/python notebooks/build.py
+
+links: $(VENV)/.installed-test
+	$(BIN)/python notebooks/links.py
 
 clean:
 	rm -rf $(VENV)

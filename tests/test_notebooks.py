@@ -11,14 +11,14 @@ HERE = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(HERE.glob("[0-9]*.py"))
 
 
-def _build():
-    spec = importlib.util.spec_from_file_location("build", HERE / "build.py")
+def _script(name: str):
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-build = _build()
+build, links = _script("build"), _script("links")
 every_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
@@ -32,6 +32,14 @@ def test_the_notebook_is_its_source(source):
     made = build.from_source(source)
     cells = lambda notebook: [(cell.cell_type, cell.source) for cell in notebook.cells]
     assert cells(committed) == cells(made), "run `make notebooks`"
+
+
+@every_notebook
+def test_badge_and_set_up_cell_name_the_repository(source):
+    text = source.read_text("utf-8")
+    assert links.linked(source.stem, text) == text, "run `make links`"
+    assert f"{links.address().removeprefix('https://')}" in text and f"/notebooks/{source.stem}.ipynb" in text
+    assert text.count("Open in Colab") == text.count("%pip install") == 1
 
 
 @every_notebook

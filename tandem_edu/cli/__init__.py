@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demo(options: argparse.Namespace) -> None:
     from tandem_edu.demo import demo
 
-    demo(Path(options.out), quick=options.quick)
+    demo(Path(options.out), quick=options.quick, from_scratch=options.from_scratch)
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="tandem-edu", description="Tandem Transformers, to train and to decode with.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     texts = {
-        "demo": "Train a small pair, decode with it, write a report (6 minutes).",
+        "demo": "Train a tandem and its control on the shipped primary, write a report (5 minutes).",
         "train": "Train one model, or a router; killed, a model goes on where it was.",
         "generate": "Continue a text with one model alone.",
         "speculate": "Continue a text with a primary and a drafter: the primary's own text, faster.",
@@ -73,7 +73,9 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 def _add_demo(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_demo)
-    command.add_argument("--quick", action="store_true", help="a smaller pair, in a minute and a half")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="fewer steps and prompts, in a minute")
+    how.add_argument("--from-scratch", action="store_true", help="train a small primary first")
     command.add_argument("--out", default="demo", metavar="FOLDER", help="where report.html goes")
 
 

@@ -1,12 +1,12 @@
 """What the demo trains and decodes, and how much of it."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from tandem_edu.model import TransformerConfig
 from tandem_edu.train import Objective, Recipe, recipe
 
-VOCAB, CONTEXT = 1024, 256
 DISTILLED, TANDEM = "distilled secondary", "tandem"
 BLOCK_LENS = (1, 2, 4, 8)
 SHOWN = 4
@@ -15,52 +15,35 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything. `FULL` takes up to six minutes on two cores, `QUICK` up to one and a half."""
+    """How much of everything. `FULL` takes up to six minutes on two cores, `QUICK` one."""
 
-    primary: TransformerConfig
-    secondary: TransformerConfig
-    primary_steps: int
     drafter_steps: int
-    seq_len: int
-    batch_size: int
     n_prompts: int
     new_tokens: int
     repetitions: int
     valid_windows: int
+    seq_len: int = 128
+    batch_size: int = 8
+    primary: TransformerConfig | None = None
+    """To train a primary of these sizes from nothing; `None` takes the shipped one."""
+    primary_steps: int = 0
 
 
-def _configs(d_model: int, n_layers: int, n_heads: int, d_ff: int) -> dict[str, TransformerConfig]:
-    """A primary, and a one-layer secondary that speaks through the primary's embedding and head."""
-    heads: dict[str, Any] = {"n_heads": n_heads, "n_kv_heads": n_heads, "max_len": CONTEXT}
-    primary = TransformerConfig(vocab_size=VOCAB, d_model=d_model, n_layers=n_layers, d_ff=d_ff, **heads)
-    secondary = TransformerConfig(
-        vocab_size=VOCAB, d_model=d_model, n_layers=1, d_ff=d_ff, shared_vocab=True, **heads
-    )
-    return {"primary": primary, "secondary": secondary}
-
-
-FULL = Plan(
-    **_configs(d_model=192, n_layers=6, n_heads=6, d_ff=512),
+FULL = Plan(drafter_steps=600, n_prompts=10, new_tokens=64, repetitions=4, valid_windows=64)
+QUICK = Plan(drafter_steps=60, n_prompts=3, new_tokens=32, repetitions=2, valid_windows=16)
+FROM_SCRATCH = dataclasses.replace(
+    FULL,
+    primary=TransformerConfig(
+        vocab_size=1024, d_model=192, n_layers=6, n_heads=6, n_kv_heads=6, d_ff=512, max_len=256
+    ),
     primary_steps=500,
     drafter_steps=400,
-    seq_len=128,
-    batch_size=8,
-    n_prompts=10,
-    new_tokens=64,
-    repetitions=4,
-    valid_windows=64,
 )
-QUICK = Plan(
-    **_configs(d_model=64, n_layers=3, n_heads=2, d_ff=128),
-    primary_steps=600,
-    drafter_steps=400,
-    seq_len=64,
-    batch_size=8,
-    n_prompts=4,
-    new_tokens=32,
-    repetitions=3,
-    valid_windows=32,
-)
+
+
+def secondary_of(primary: TransformerConfig) -> TransformerConfig:
+    """One narrow layer that speaks through the primary's embedding and head."""
+    return dataclasses.replace(primary, n_layers=1, d_ff=primary.d_model, shared_vocab=True)
 
 
 def settings(plan: Plan, name: str) -> Recipe:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from tandem_edu import show
 from tandem_edu.demo.plan import DISTILLED, SHOWN, TANDEM, Plan
 from tandem_edu.measure import Comparison, Quality, machine, spread
+from tandem_edu.model.weights import Model
 from tandem_edu.train import TrainResult
 
 PAPER = "https://arxiv.org/abs/2402.08644"
@@ -22,7 +23,9 @@ class Demo:
 
     plan: Plan
     tokenizer: Tokenizer
+    models: Mapping[str, Model]
     results: Mapping[str, TrainResult]
+    """What was trained in this run."""
     quality: Mapping[str, Quality]
     greedy: Comparison
     sampled: Comparison
@@ -64,14 +67,14 @@ def quality_rows(done: Demo) -> list[dict[str, str]]:
     return [
         {
             "model": name,
-            "parameters": f"{_parameters(result.model):,}",
-            "steps": str(result.history[-1]["step"]),
+            "parameters": f"{_parameters(model):,}",
+            "steps": str(done.results[name].history[-1]["step"]) if name in done.results else "shipped",
             "accuracy": f"{done.quality[name].accuracy:.1%}",
             "cross-entropy": f"{done.quality[name].cross_entropy:.3f}",
             "agreement with primary": f"{done.quality[name].agreement:.1%}",
             "TV to primary": f"{done.quality[name].total_variation:.3f}",
         }
-        for name, result in done.results.items()
+        for name, model in done.models.items()
     ]
 
 
@@ -81,10 +84,9 @@ def _summary(done: Demo) -> list:
         show.paragraph(
             "Both drafters start as the same secondary, which speaks through the primary's embedding and "
             "head, and were trained on the same batches with the same losses. Only the tandem may look, "
-            "through projections that are its only additional parameters, at what the "
-            "primary made of the text before the block. That helps where the primary knows more than the "
-            "drafter can know by itself; after minutes of training it knows little, so expect a small "
-            "difference, or none."
+            "through projections and key and value maps that are its only additional parameters, at what "
+            "the primary made of the text before the block. That helps where the primary knows more than "
+            "the drafter can know by itself."
         ),
         show.tokens_per_call(done.greedy),
         show.html_table(show.decoding_rows(done.greedy), "Greedy decoding of held-out prompts"),
@@ -92,12 +94,12 @@ def _summary(done: Demo) -> list:
 
 
 def _training(done: Demo) -> list:
-    plan, primary = done.plan, done.plan.primary
+    primary, small = done.models["primary"].config, done.models[DISTILLED].config
     took = {name: r.history[-1]["seconds"] for name, r in done.results.items()}
     return [
         show.paragraph(
-            f"Text: the documentation that comes with Python, split by document. Primary: "
-            f"{primary.n_layers} layers of width {primary.d_model}; secondary: {plan.secondary.n_layers}. "
+            f"Text: the topics and source files that come with Python, split by file. Primary: "
+            f"{primary.n_layers} layers of width {primary.d_model}; secondary: {small.n_layers}. "
             f"The primary is frozen while the drafters learn. Training took "
             + ", ".join(f"{seconds:.0f} s ({name})" for name, seconds in took.items())
             + ". Models this small, trained this shortly, write no good text: what counts here is how well "

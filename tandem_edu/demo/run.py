@@ -1,43 +1,62 @@
-"""The main job, end to end: train a small pair on the documentation that comes with Python, and look.
+"""The main job, end to end: train a tandem and its control on the shipped primary, and look.
 
-Three trainings (a primary; a distilled secondary; the same secondary as a tandem, with the same data,
-steps and losses), then the same held-out prompts decoded by all, then one page with what came out.
+Two trainings (a distilled secondary; the same secondary as a tandem, with the same data, steps and
+losses), then the same held-out prompts decoded by both, then one page with what came out.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from tandem_edu import data, show
 from tandem_edu.decode import Sampling
-from tandem_edu.demo.plan import BLOCK_LENS, DISTILLED, FULL, QUICK, SHOWN, TANDEM, VOCAB, Plan, settings
+from tandem_edu.demo.plan import (
+    BLOCK_LENS,
+    DISTILLED,
+    FROM_SCRATCH,
+    FULL,
+    QUICK,
+    SHOWN,
+    TANDEM,
+    Plan,
+    secondary_of,
+    settings,
+)
 from tandem_edu.demo.report import Demo, quality_rows, report, verdict
 from tandem_edu.files import written_whole
 from tandem_edu.measure import Comparison, compare, quality
 from tandem_edu.model import Tandem, Transformer
 from tandem_edu.train import Recipe, TrainResult, train
+from tandem_edu.zoo import load_pair
+from tandem_edu.zoo.texts import texts
 
 
-def demo(folder: Path, quick: bool = False, say: Callable[[str], None] = print) -> Path:
-    """Run it all and write `report.html` in `folder`; its path. Stopped half-way, it goes on next time."""
+def demo(
+    folder: Path, quick: bool = False, from_scratch: bool = False, say: Callable[[str], None] = print
+) -> Path:
+    """Run it all and write `report.html` in `folder`; its path. Stopped half-way, it goes on next time.
+
+    With `from_scratch` a small primary is trained first, in the place of the shipped one.
+    """
     began = time.perf_counter()
-    plan = QUICK if quick else FULL
-    say("1/4  pydocs: the documentation that comes with Python, cut into documents and tokens")
-    corpus = data.load_text("pydocs")
-    train_text, valid_text = corpus.train_valid()
-    tokenizer = data.train_tokenizer(train_text, vocab_size=VOCAB)
-    tokens, valid = data.encode(tokenizer, train_text), data.encode(tokenizer, valid_text)
+    plan = QUICK if quick else FROM_SCRATCH if from_scratch else FULL
+    say("1/4  the shipped primary, and text that it has not seen")
+    pair, parts = load_pair(), texts()
+    tokens, valid = (data.encode(pair.tokenizer, part) for part in (parts.train, parts.dev))
     say(f"     {len(tokens):,} tokens to learn from, {len(valid):,} held out")
-    say("2/4  training: the primary, then two drafters with the same data, steps and losses")
-    results = train_all(plan, tokens, valid, folder / ("runs-quick" if quick else "runs"))
+    say("2/4  training two drafters with the same data, steps and losses")
+    primary, results = train_all(plan, pair.primary, tokens, valid, folder / _runs(plan))
     say("3/4  measuring on text that no model has seen")
-    primary, windows = results["primary"].model, data.windows(valid, plan.seq_len, plan.valid_windows)
-    qualities = {name: quality(r.model, windows, primary) for name, r in results.items()}
-    prompts = data.prompts(valid_text, tokenizer, length=48, count=plan.n_prompts)
-    greedy, sampled = decode_all(plan, results, prompts)
-    done = Demo(plan, tokenizer, results, qualities, greedy, sampled, time.perf_counter() - began)
+    models: dict[str, Any] = {"primary": primary, **{name: result.model for name, result in results.items()}}
+    windows = data.windows(valid, plan.seq_len, plan.valid_windows)
+    qualities = {name: quality(model, windows, primary) for name, model in models.items()}
+    prompts = data.prompts(parts.dev, pair.tokenizer, length=48, count=plan.n_prompts)
+    greedy, sampled = decode_all(plan, models, prompts)
+    took = time.perf_counter() - began
+    done = Demo(plan, pair.tokenizer, models, results, qualities, greedy, sampled, took)
     say("4/4  the report")
     path = folder / "report.html"
     with written_whole(path) as part:
@@ -48,30 +67,38 @@ def demo(folder: Path, quick: bool = False, say: Callable[[str], None] = print) 
     return path
 
 
-def train_all(plan: Plan, tokens, valid, folder: Path) -> dict[str, TrainResult]:
-    """The primary, the distilled secondary and the tandem."""
+def train_all(
+    plan: Plan, primary: Transformer, tokens, valid, folder: Path
+) -> tuple[Transformer, dict[str, TrainResult]]:
+    """The primary used, and what was trained: the distilled secondary and the tandem at least."""
     primary_key, secondary_key, tandem_key = jax.random.split(jax.random.key(0), 3)
+    results: dict[str, TrainResult] = {}
 
-    def run(name: str, model, settings: Recipe, primary=None) -> TrainResult:
+    def run(name: str, model, settings: Recipe, teacher=None) -> None:
         place = folder / name.replace(" ", "-")
-        return train(model, settings, tokens, valid, primary=primary, folder=place)
+        results[name] = train(model, settings, tokens, valid, primary=teacher, folder=place)
 
-    result = run("primary", Transformer(plan.primary, key=primary_key), settings(plan, "primary"))
-    primary = result.model
-    secondary = Transformer(plan.secondary, key=secondary_key, vocabulary=primary.vocabulary)
-    tandem = Tandem(secondary, plan.primary, "fused", key=tandem_key)
-    return {
-        "primary": result,
-        DISTILLED: run(DISTILLED, secondary, settings(plan, "distilled"), primary),
-        TANDEM: run(TANDEM, tandem, settings(plan, "tandem-distil"), primary),
-    }
+    if plan.primary is not None:
+        run("primary", Transformer(plan.primary, key=primary_key), settings(plan, "primary"))
+        primary = results["primary"].model
+    small = secondary_of(primary.config)
+    secondary = Transformer(small, key=secondary_key, vocabulary=primary.vocabulary)
+    tandem = Tandem(secondary, primary.config, "fused", own_history=True, key=tandem_key)
+    run(DISTILLED, secondary, settings(plan, "distilled"), primary)
+    run(TANDEM, tandem, settings(plan, "tandem-distil"), primary)
+    return primary, results
 
 
-def decode_all(plan: Plan, results, prompts) -> tuple[Comparison, Comparison]:
+def decode_all(plan: Plan, models: Mapping[str, Any], prompts) -> tuple[Comparison, Comparison]:
     """Greedy at every block length; and sampled at one, because greedy text repeats itself."""
-    drafters = {name: results[name].model for name in (DISTILLED, TANDEM)}
-    given = (results["primary"].model, drafters, prompts, plan.new_tokens)
+    drafters = {name: models[name] for name in (DISTILLED, TANDEM)}
+    given = (models["primary"], drafters, prompts, plan.new_tokens)
     how = {"repetitions": plan.repetitions, "progress": True}
     greedy = compare(*given, BLOCK_LENS, **how)
     sampled = compare(*given, (SHOWN,), Sampling(temperature=1.0), jax.random.key(1), **how)
     return greedy, sampled
+
+
+def _runs(plan: Plan) -> str:
+    """Runs of different plans do not share checkpoints."""
+    return {QUICK: "runs-quick", FULL: "runs"}.get(plan, "runs-from-scratch")
