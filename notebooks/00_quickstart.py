@@ -35,6 +35,7 @@ if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is N
     pass
 
 # %%
+import dataclasses
 import os
 
 import jax
@@ -45,36 +46,32 @@ import tandem_edu as te
 from tandem_edu import data, show
 from tandem_edu.show.panels import gamma_panel, gamma_view
 from tandem_edu.train import Objective, recipe, train
+from tandem_edu.zoo import texts
 
 FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers, worse models
 
 # %% [markdown]
 # ## A text
-# A language model reads *tokens*, pieces of text with a number each. Our text is the documentation that
-# comes with Python. Whole documents are held out: no model sees them in training, and everything we
-# measure, we measure on them.
+# A language model reads *tokens*, pieces of text with a number each. Our text is what every Python carries
+# with it: its help topics and the source of its standard library. Whole files are held out: no model
+# sees them in training, and everything we measure, we measure on them.
 
 # %%
-train_text, valid_text = te.load_text("pydocs").train_valid()
-tokenizer = data.train_tokenizer(train_text, vocab_size=1024)
-tokens, valid = data.encode(tokenizer, train_text), data.encode(tokenizer, valid_text)
+pair = te.load_pair()
+parts = texts()
+tokens, valid = data.encode(pair.tokenizer, parts.train), data.encode(pair.tokenizer, parts.dev)
 print(f"{len(tokens):,} tokens to learn from, {len(valid):,} held out")
-print(data.token_strings(tokenizer, valid[:24]))
+print(data.token_strings(pair.tokenizer, valid[:24]))
 
 # %% [markdown]
 # ## The primary
-# The *primary* is the model whose text we want. Ours has six layers; the ones you talk to have a hundred
-# times the width and are still built of the same parts. Half a minute of training is enough for it to
-# learn common words and a little grammar.
+# The *primary* is the model whose text we want. Ours comes with this toolkit, trained on that text; the ones
+# you talk to are a thousand times as large and still built of the same parts.
 
 # %%
-config = te.TransformerConfig(
-    vocab_size=1024, d_model=128, n_layers=6, n_heads=4, n_kv_heads=4, d_ff=352, max_len=256
-)
-short = {"batch_size": 8, "seq_len": 128, "eval_windows": 32}
-steps = 20 if FAST else 300
-primary_recipe = recipe("primary", steps=steps, learning_rate=4e-3, **short)
-primary, primary_history = train(te.Transformer(config, key=jax.random.key(0)), primary_recipe, tokens, valid)
+primary = pair.primary
+print(f"{primary.config.n_layers} layers of width {primary.config.d_model}")
+print(f"trained for {pair.card['primary']['recipe']['steps']:,} steps")
 
 # %% [markdown]
 # ## A drafter
@@ -88,22 +85,15 @@ primary, primary_history = train(te.Transformer(config, key=jax.random.key(0)), 
 # and learns by *distillation*: to copy the primary's predictions rather than the text itself.
 
 # %%
-small = te.TransformerConfig(
-    vocab_size=1024,
-    d_model=128,
-    n_layers=1,
-    n_heads=4,
-    n_kv_heads=4,
-    d_ff=352,
-    max_len=256,
-    shared_vocab=True,
-)
+small = dataclasses.replace(primary.config, n_layers=1, d_ff=256, shared_vocab=True)
 secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
 copying = {
-    "steps": 20 if FAST else 200,
+    "steps": 20 if FAST else 300,
     "learning_rate": 4e-3,
     "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),),
-    **short,
+    "batch_size": 8,
+    "seq_len": 128,
+    "eval_windows": 32,
 }
 distilled, distilled_history = train(
     secondary, recipe("distilled", **copying), tokens, valid, primary=primary
@@ -114,9 +104,11 @@ distilled, distilled_history = train(
 # One held-out beginning, continued by the pair with blocks of γ = 4.
 
 # %%
-prompt = data.prompts(valid_text, tokenizer, length=40, count=1)[0]
+prompt = data.prompts(parts.dev, pair.tokenizer, length=40, count=1)[0]
 out = te.speculate(primary, distilled, prompt, max_new_tokens=80, block_len=4)
-display(HTML(show.legend() + show.token_view(tokenizer, prompt, out, "Drafted by the distilled secondary")))
+display(
+    HTML(show.legend() + show.token_view(pair.tokenizer, prompt, out, "Drafted by the distilled secondary"))
+)
 
 # %% [markdown]
 # Each call of the primary yields the accepted drafts and one token of its own. The trace counts them, and
@@ -138,19 +130,17 @@ print("the same text as the primary alone:", bool(np.array_equal(out.tokens, alo
 # Train one. It starts as the same untrained secondary, sees the same text for as many steps and has the
 # same losses, so that any difference is the tandem's doing. `layer_map` says which of the primary's layers
 # it reads: `"last"`, `"uniform"` or `"fused"` (a low, a middle and the top one together). Try another one
-# when you are through.
+# when you are through. (`own_history` lets it keep its own keys and values of past blocks as well.)
 
 # %%
 layer_map = "fused"
 
-tandem = te.Tandem(secondary, config, layer_map=layer_map, key=jax.random.key(2))
+tandem = te.Tandem(secondary, primary.config, layer_map, own_history=True, key=jax.random.key(2))
 tandem_recipe = recipe("tandem-distil", block_lens=(2, 4, 8), **copying)
 tandem, tandem_history = train(tandem, tandem_recipe, tokens, valid, primary=primary)
 
 # %%
-show.loss_curves(
-    {"primary": primary_history, "distilled secondary": distilled_history, "tandem": tandem_history}
-)
+show.loss_curves({"distilled secondary": distilled_history, "tandem": tandem_history})
 
 # %% [markdown]
 # ## Side by side
@@ -159,7 +149,7 @@ show.loss_curves(
 # speculative text has exactly the primary's distribution.
 
 # %%
-prompts = data.prompts(valid_text, tokenizer, length=40, count=2 if FAST else 8)
+prompts = data.prompts(parts.dev, pair.tokenizer, length=40, count=2 if FAST else 8)
 comparison = te.measure.compare(
     primary,
     {"distilled secondary": distilled, "tandem": tandem},
@@ -174,18 +164,22 @@ comparison = te.measure.compare(
 show.tokens_per_call(comparison)
 
 # %% [markdown]
-# Does the tandem win here? Do not be surprised if it does not. A primary that has trained for half a
-# minute knows little more than one layer can know by itself, and where there is nothing to see, looking
-# does not help. Let it learn longer (`steps = 3000` above takes some minutes) and compare again.
-#
+# The same in numbers. Both drafters have seen the same batches; only the tandem may look at the primary.
+
+# %%
+for name in comparison.drafters:
+    run = comparison.run(name, 4)
+    print(f"{name}: {run.summary['block_efficiency']:.2f} tokens per call of the primary at γ = 4")
+
+# %% [markdown]
 # And token by token. Move the slider: longer blocks get more accepted per call, but each further guess is
 # less likely to be reached. (Without a running kernel you see γ = 4.)
 
 # %%
-display(HTML(gamma_view(comparison, tokenizer, 4)))
+display(HTML(gamma_view(comparison, pair.tokenizer, 4)))
 
 # %%
-gamma_panel(comparison, tokenizer)
+gamma_panel(comparison, pair.tokenizer)
 
 # %% [markdown]
 # ## What you have seen
@@ -214,5 +208,5 @@ gamma_panel(comparison, tokenizer)
 # </details>
 #
 # ## The way on
-# The command line does the same at a larger scale: `tandem-edu demo` trains a pair in six minutes and writes
-# a report; `tandem-edu train --help` shows every knob.
+# [01 Why decoding is slow](01_why_decoding_is_slow.ipynb). The command line does the same as this notebook at
+# a larger scale: `tandem-edu demo` trains both drafters in some minutes and writes a report.

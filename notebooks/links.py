@@ -12,7 +12,7 @@ BADGE = (
     "# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{owner}/blob/main/notebooks/{name}.ipynb)\n"
 )
-SETUP = '''\
+SETUP = """\
 # %% [markdown]
 # ## Set-up
 # On Colab this installs the toolkit; elsewhere it does nothing. It may be run twice.
@@ -25,7 +25,7 @@ if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is N
     # %pip install --quiet git+{address}
     pass
 
-'''
+"""
 
 
 def address() -> str:

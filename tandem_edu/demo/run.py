@@ -31,7 +31,7 @@ from tandem_edu.measure import Comparison, compare, quality
 from tandem_edu.model import Tandem, Transformer
 from tandem_edu.train import Recipe, TrainResult, train
 from tandem_edu.zoo import load_pair
-from tandem_edu.zoo.texts import texts
+from tandem_edu.zoo.split import texts
 
 
 def demo(

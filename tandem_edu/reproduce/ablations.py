@@ -20,7 +20,7 @@ from tandem_edu.reproduce.quality import document_scores, document_windows, of
 from tandem_edu.reproduce.table import Table
 from tandem_edu.train import Objective, Recipe, recipe, train
 from tandem_edu.zoo.shipped import Pair
-from tandem_edu.zoo.texts import Texts
+from tandem_edu.zoo.split import Texts
 
 STEPS = 1_000
 DISTIL = Objective(ce=0.1, kl=0.9)

@@ -15,7 +15,7 @@ from tandem_edu.reproduce.plan import ROUTER_LEN, SEED
 from tandem_edu.reproduce.prompts import prompts_of_kinds
 from tandem_edu.reproduce.table import Table
 from tandem_edu.zoo.shipped import Pair
-from tandem_edu.zoo.texts import Texts
+from tandem_edu.zoo.split import Texts
 
 THRESHOLDS = (0.2, 0.35, 0.5, 0.65, 0.8)
 Way = tuple[int, Router | None]
@@ -97,7 +97,7 @@ def _row(name: str, seconds: Mapping[str, np.ndarray], outputs: Mapping[str, lis
     units = np.array([[s["emitted"], s["cycles"]] for s in sums], float)
     return {
         "drafts per block": summary["mean_drafted"],
-        "wasted": 1 - summary["acceptance_rate"],
+        "wasted": 1 - (summary["accepted"] / max(1, summary["drafted"])),
         "tokens per call": bootstrap(lambda s: s[..., 0] / s[..., 1], units),
         "speedup": Interval(*spread(seconds[""] / seconds[name])),
         "against constant": Interval(*spread(seconds["constant"] / seconds[name])),

@@ -13,7 +13,7 @@ from tandem_edu.reproduce.plan import SEED
 from tandem_edu.reproduce.prompts import looping, prompts_of_kinds
 from tandem_edu.reproduce.table import Table
 from tandem_edu.zoo.shipped import Pair
-from tandem_edu.zoo.texts import Texts
+from tandem_edu.zoo.split import Texts
 
 BLOCK_LENS = (1, 2, 3, 4, 5, 6, 8)
 SHOWN = 5
@@ -81,10 +81,16 @@ def _blocks(found: Comparison) -> dict[str, Any]:
     units = {name: accepted_and_cycles(found.run(name, SHOWN)) for name in found.drafters}
     row: dict[str, Any] = {name: bootstrap(lambda s: s[..., 0] / s[..., 1], u) for name, u in units.items()}
     both = np.concatenate([units["tandem"], units["distilled"]], axis=1)
-    row["tandem / distilled"] = bootstrap(lambda s: (s[..., 0] / s[..., 1]) / (s[..., 2] / s[..., 3]), both)
+    row["tandem / distilled"] = bootstrap(_accepted_ratio, both)
     row["block efficiency (tandem)"] = found.run("tandem", SHOWN).summary["block_efficiency"]
     row["looping"] = looping([np.asarray(out.tokens) for out in found.primary_outputs])
     return row
+
+
+def _accepted_ratio(sums: np.ndarray) -> np.ndarray:
+    """Accepted per cycle of one over that of another: sums are accepted, cycles, accepted, cycles."""
+    mine, theirs = sums[..., 0] / sums[..., 1], sums[..., 2] / sums[..., 3]
+    return mine / np.maximum(theirs, 1e-9)
 
 
 def accepted_and_cycles(run: Run) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The shipped models: their sizes, their text, and how each is trained.
 
-All speak through the primary's embedding and head. Their text is `tandem_edu.zoo.texts`.
+All speak through the primary's embedding and head. Their text is `tandem_edu.zoo.split`.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ def settings(name: str) -> Recipe:
     if name == "primary":
         # Between four and five times through the text.
         return recipe("primary", steps=6_000, learning_rate=2e-3, eval_every=500, eval_windows=200)
-    same: dict[str, Any] = {"steps": 6_000, "learning_rate": 3e-3, "eval_every": 500, "eval_windows": 200}
+    same: dict[str, Any] = {"steps": 2_000, "learning_rate": 3e-3, "eval_every": 500, "eval_windows": 200}
     same["objectives"] = ((1.0, Objective(ce=0.1, kl=0.9)),)
     if name in ("secondary", "tandem_ce"):
         same["objectives"] = ((1.0, Objective(ce=1.0)),)

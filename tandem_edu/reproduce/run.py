@@ -19,7 +19,7 @@ from tandem_edu.reproduce.standalone import standalone_table
 from tandem_edu.reproduce.table import Table, load_table, save_table
 from tandem_edu.reproduce.zoo import make_pair
 from tandem_edu.zoo.shipped import FOLDER, load_pair
-from tandem_edu.zoo.texts import texts
+from tandem_edu.zoo.split import texts
 
 MEASURES = ("quality", "decoding", "adaptive", "standalone")
 STAGES = ("zoo", *MEASURES, *ABLATIONS)

@@ -19,7 +19,7 @@ from tandem_edu.model import Transformer
 from tandem_edu.reproduce.plan import ROUTER_LEN, SEED, VOCAB, settings, untrained
 from tandem_edu.train import train, train_router
 from tandem_edu.zoo.shipped import MODELS, Pair, load_pair, save_pair
-from tandem_edu.zoo.texts import Texts, texts
+from tandem_edu.zoo.split import Texts, texts
 
 
 def make_pair(folder: Path, out: Path, say: Callable[[str], None] = print) -> Pair:

@@ -11,4 +11,5 @@ from tandem_edu.zoo.routers import save_router as save_router
 from tandem_edu.zoo.shipped import Pair as Pair
 from tandem_edu.zoo.shipped import load_pair as load_pair
 from tandem_edu.zoo.shipped import save_pair as save_pair
-from tandem_edu.zoo.texts import held_out_text as held_out_text
+from tandem_edu.zoo.split import held_out_text as held_out_text
+from tandem_edu.zoo.split import texts as texts

@@ -1,0 +1,157 @@
+"""The results: what is measured is what the lower rooms measure, and what is written can be read again."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tandem_edu.data import Corpus, train_tokenizer
+from tandem_edu.decode import LearnedRouter
+from tandem_edu.decode.drafters import as_drafter
+from tandem_edu.decode.routers import identify
+from tandem_edu.errors import BadInput
+from tandem_edu.measure import Interval, quality
+from tandem_edu.model import Tandem, Transformer, TransformerConfig
+from tandem_edu.reproduce import decoding, plan, reproduce, run
+from tandem_edu.reproduce import quality as quality_stage
+from tandem_edu.reproduce.ablations import ABLATIONS, settings
+from tandem_edu.reproduce.adaptive import adaptive_table
+from tandem_edu.reproduce.prompts import looping, prompts_of_kinds
+from tandem_edu.reproduce.standalone import standalone_table
+from tandem_edu.reproduce.table import Table, load_table, save_table
+from tandem_edu.zoo.shipped import MODELS, Pair
+from tandem_edu.zoo.split import Texts
+
+DOCSTRING = (
+    '"""A module that counts its words and its lines, again and again, until it is tired of them."""\n'
+)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    rng = np.random.default_rng(0)
+    words = ["def", "return", "count", "of", "the", "number", "line", "if", "else", "x", "y"]
+    write = lambda: " ".join(rng.choice(words, size=400))
+
+    def corpus(name, count):
+        documents = [DOCSTRING * 4 + write() if i % 2 else write() for i in range(count)]
+        return Corpus(documents, name, [f"{name}{i}.py" if i % 2 else f"{name}{i}" for i in range(count)])
+
+    return Texts(corpus("train", 6), corpus("dev", 4), corpus("test", 6))
+
+
+@pytest.fixture(scope="module")
+def pair(parts):
+    tokenizer = train_tokenizer(parts.train, vocab_size=280)
+    sizes = {"vocab_size": 280, "d_model": 16, "n_heads": 2, "n_kv_heads": 1, "d_ff": 16, "max_len": 512}
+    config = TransformerConfig(n_layers=3, **sizes)
+    small = TransformerConfig(n_layers=1, shared_vocab=True, **sizes)
+    keys = jax.random.split(jax.random.key(0), 7)
+    primary = Transformer(config, key=keys[0])
+    plain = lambda key: Transformer(small, key=key, vocabulary=primary.vocabulary)
+    tandem = lambda key: Tandem(plain(key), config, "fused", own_history=True, key=key)
+    models = {"primary": primary, "mid_size": plain(keys[1])}
+    models |= {"secondary": plain(keys[2]), "distilled": plain(keys[3])}
+    models |= {"tandem": tandem(keys[4]), "tandem_ce": tandem(keys[5])}
+    made_for = (identify(as_drafter(models["tandem"], primary)), plan.ROUTER_LEN)
+    router = LearnedRouter(16, made_for, key=keys[6])
+    card = {name: {"name": name} for name in (*MODELS, "router")}
+    return Pair(tokenizer=tokenizer, router=router, card=card, **models)
+
+
+def test_a_table_comes_back_as_it_was(tmp_path):
+    rows = [{"model": "tandem", "TV": Interval(0.2, 0.1, 0.3), "n": 3, "paper": None}]
+    table = Table("t", "Title", "Note.", rows, {"a.png": "alt"})
+    save_table(table, tmp_path)
+    assert load_table(tmp_path, "t") == table
+    assert json.loads((tmp_path / "t.json").read_text())["machine"]["cores"] >= 1
+    assert "| tandem | 0.200 [0.100, 0.300] | 3 |  |" in table.markdown()
+    assert "![alt](a.png)" in table.markdown()
+    with pytest.raises(BadInput, match="--stage other"):
+        load_table(tmp_path, "other")
+
+
+def test_the_quality_table_is_what_quality_measures(pair, parts):
+    rows = {row["model"]: row for row in quality_stage.quality_table(pair, parts.test).rows}
+    units = quality_stage.document_windows(pair.tokenizer, parts.test)
+    expected = quality(pair.tandem, np.concatenate(units), pair.primary, block_len=8)
+    found = rows["tandem (γ = 8)"]
+    assert found["agreement"].value == pytest.approx(expected.agreement, rel=1e-5)
+    assert found["TV"].value == pytest.approx(expected.total_variation, rel=1e-5)
+    assert found["cross-entropy"].value == pytest.approx(expected.cross_entropy, rel=1e-5)
+    assert rows["primary"]["agreement"].value == 1 and rows["primary"]["TV"].value == pytest.approx(
+        0, abs=1e-6
+    )
+    assert rows["distilled"]["TV / distilled's"] == Interval(1, 1, 1)
+
+
+def test_positions_weigh_up_to_the_whole(pair, parts):
+    rows = quality_stage.position_table(pair, parts.test, block_len=4).rows
+    units = quality_stage.document_windows(pair.tokenizer, parts.test)
+    expected = quality(pair.tandem, np.concatenate(units), pair.primary, block_len=4)
+    assert np.mean([row["tandem"] for row in rows]) == pytest.approx(expected.agreement, rel=1e-5)
+
+
+def test_prompts_are_of_three_kinds(pair, parts):
+    kinds = prompts_of_kinds(pair.tokenizer, parts.test, 3)
+    assert list(kinds) == ["documentation", "code", "outside"]
+    assert all(len(prompt) == 48 for prompts in kinds.values() for prompt in prompts)
+    told = pair.tokenizer.decode(kinds["outside"][0].tolist())
+    assert "The lighthouse keeper had not spoken".startswith(told[:20])
+
+
+def test_looping_counts_what_stood_before():
+    assert looping([np.arange(30)]) == 0
+    assert looping([np.zeros(30, int)]) == 22 / 23  # all windows of 8 but the first
+    assert looping([]) == 0
+
+
+@pytest.mark.slow
+def test_the_decoding_tables_count_what_the_traces_say(pair, parts, monkeypatch):
+    monkeypatch.setattr(decoding, "BLOCK_LENS", (2, 5))
+    monkeypatch.setattr(decoding, "NEW_TOKENS", 12)
+    monkeypatch.setattr(decoding, "REPETITIONS", 1)
+    (blocks, speed), found = decoding.decoding_tables(pair, parts, count=2, say=lambda _: None)
+    assert len(blocks.rows) == 6 and len(speed.rows) == 12
+    row = blocks.rows[0]
+    comparison = found[f"{row['prompts']}, {row['mode']}"]
+    summary = comparison.run("tandem", 5).summary
+    assert row["tandem"].value == pytest.approx(summary["mean_accepted"])
+    assert comparison.identical == (row["mode"] == "greedy")
+
+
+@pytest.mark.slow
+def test_the_other_tables_can_be_made(pair, parts, monkeypatch):
+    from tandem_edu.reproduce import adaptive, standalone
+
+    for module in (adaptive, standalone):
+        monkeypatch.setattr(module, "NEW_TOKENS", 8)
+        monkeypatch.setattr(module, "REPETITIONS", 1)
+    monkeypatch.setattr(adaptive, "THRESHOLDS", (0.5,))
+    rows = adaptive_table(pair, parts, count=2, say=lambda _: None).rows
+    assert [row["block length"].split(" (")[0] for row in rows[:3]] == [
+        "constant",
+        "own probability",
+        "router",
+    ]
+    assert all(
+        row["against constant"].value == 1 for row in rows if row["block length"].startswith("constant")
+    )
+    names = [row["model"] for row in standalone_table(pair, parts.test).rows]
+    assert names == ["secondary", "mid-size", "primary", *(f"tandem, γ = {g}" for g in (2, 4, 8))]
+
+
+def test_stages_and_page(tmp_path):
+    with pytest.raises(BadInput, match="stages among zoo, quality"):
+        reproduce(["nothing"], tmp_path, tmp_path)
+    save_table(Table("quality", "Quality", "Note.", [{"a": 1}]), tmp_path)
+    page = run.write_page(tmp_path).read_text()
+    assert page.startswith("# Results") and "## Quality" in page
+
+
+def test_every_ablation_has_a_control_that_differs_in_one_thing():
+    for name, (_, variants) in ABLATIONS.items():
+        assert len(variants) >= 2, name
+        steps = {settings(variant).tokens for variant in variants.values()}
+        assert len(steps) == 1, name
