@@ -1,5 +1,7 @@
 """Floor 4: measures. Quality of a model, what acceptance is worth, drafters side by side, time."""
 
+from tandem_edu.measure.attention import attention_maps as attention_maps
+from tandem_edu.measure.attention import primary_share as primary_share
 from tandem_edu.measure.bootstrap import Interval as Interval
 from tandem_edu.measure.bootstrap import bootstrap as bootstrap
 from tandem_edu.measure.calibration import Calibration as Calibration

@@ -32,7 +32,7 @@ def settings(name: str) -> Recipe:
         return recipe("primary", steps=6_000, learning_rate=2e-3, eval_every=500, eval_windows=200)
     same: dict[str, Any] = {"steps": 2_000, "learning_rate": 3e-3, "eval_every": 500, "eval_windows": 200}
     same["objectives"] = ((1.0, Objective(ce=0.1, kl=0.9)),)
-    if name in ("secondary", "tandem_ce"):
+    if name in ("secondary", "tandem_ce", "mid_size"):
         same["objectives"] = ((1.0, Objective(ce=1.0)),)
     if name in ("tandem", "tandem_ce"):
         return recipe("tandem-distil", **{**same, "name": name, "block_lens": (2, 4, 8)})

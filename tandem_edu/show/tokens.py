@@ -18,12 +18,17 @@ KINDS = {
     "primary": "written by the primary itself",
     "rejected": "drafted, but rejected",
 }
-_STYLES = {
+STYLES = {
     "prompt": "color:#595959",
     "accepted": "background:#bfe8d9;color:#000;border-bottom:3px solid #009E73",
     "primary": "background:#fff;color:#000;outline:1px solid #0072B2;outline-offset:-1px",
     "rejected": "background:#f6d3c0;color:#7a2e00;text-decoration:line-through",
+    "draft": "background:#e8e8e8;color:#000;border-bottom:3px dotted #595959",
 }
+BOX = (
+    "font-family:ui-monospace,monospace;font-size:14px;line-height:1.9;white-space:pre-wrap;"
+    "overflow-wrap:anywhere;background:#fff;border:1px solid #ccc;border-radius:6px;padding:8px 12px"
+)
 _ANSI = {"prompt": "2", "accepted": "32;4", "primary": "34", "rejected": "31;9"}
 
 
@@ -55,21 +60,17 @@ def token_view(tokenizer: Tokenizer, prompt, out: Output, label: str = "Decoded 
     before = tokenizer.decode(np.asarray(prompt).tolist())  # as a whole: some characters take several tokens
     pairs = [pair for pair in marked_tokens(prompt, out) if pair[0] != "prompt"]
     strings = token_strings(tokenizer, [token for _, token in pairs])
-    spans = [f'<span style="{_STYLES["prompt"]}" title="{KINDS["prompt"]}">{_visible(before)}</span>'] + [
-        f'<span style="{_STYLES[kind]}" title="{KINDS[kind]} (id {token})">{_visible(string)}</span>'
+    spans = [f'<span style="{STYLES["prompt"]}" title="{KINDS["prompt"]}">{visible(before)}</span>'] + [
+        f'<span style="{STYLES[kind]}" title="{KINDS[kind]} (id {token})">{visible(string)}</span>'
         for (kind, token), string in zip(pairs, strings, strict=True)
     ]
-    box = (
-        "font-family:ui-monospace,monospace;font-size:14px;line-height:1.9;white-space:pre-wrap;"
-        "overflow-wrap:anywhere;background:#fff;border:1px solid #ccc;border-radius:6px;padding:8px 12px"
-    )
-    return f'<div role="group" aria-label="{escape(label)}" style="{box}">{"".join(spans)}</div>'
+    return f'<div role="group" aria-label="{escape(label)}" style="{BOX}">{"".join(spans)}</div>'
 
 
 def legend() -> str:
     """What the styles of `token_view` mean, as HTML."""
     entries = (
-        f'<span style="{_STYLES[kind]};padding:0 4px">{kind}</span> {meaning}'
+        f'<span style="{STYLES[kind]};padding:0 4px">{kind}</span> {meaning}'
         for kind, meaning in KINDS.items()
         if kind != "prompt"
     )
@@ -89,7 +90,8 @@ def terminal_view(tokenizer: Tokenizer, prompt, out: Output, colour: bool = True
     )
 
 
-def _visible(string: str) -> str:
+def visible(string: str) -> str:
+    """Escaped, a line's end shown as ⏎."""
     return escape(string).replace("\r", "␍").replace("\n", "⏎\n")
 
 

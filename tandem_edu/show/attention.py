@@ -1,0 +1,70 @@
+"""Where a tandem looks: one head's weights, its own side left, the primary's right."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tandem_edu.measure.attention import OWN, PRIMARY, primary_share
+from tandem_edu.show.picture import Picture, canvas, series
+
+
+def attention_head(
+    maps: np.ndarray, strings: Sequence[str], layer: int, head: int, token: int | None = None
+) -> Picture:
+    """The weights of one head over `maps` (see `measure.attention_maps`); `token` marks one row."""
+    seq = maps.shape[2]
+    figure, axes = canvas(f"Head {head} of layer {layer}", "", "token that looks", 8.4, 4.6)
+    axes.grid(visible=False)
+    both = np.concatenate([maps[layer, head, :, side] for side in (OWN, PRIMARY)], axis=-1)
+    image = axes.imshow(both, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8)
+    axes.axvline(seq - 0.5, color="white", linewidth=2)
+    axes.set_xticks(
+        [seq / 2 - 0.5, 1.5 * seq - 0.5], ["tokens by its own view", "tokens as the primary sees them"]
+    )
+    axes.set_yticks(range(seq), [_short(string) for string in strings], fontsize=7 if seq > 24 else 8)
+    alt = f"Attention of head {head} of layer {layer} over {seq} tokens."
+    if token is not None:
+        axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor="white", linewidth=2)
+        share = primary_share(maps)[layer, head, token]
+        alt += f" Token {token} gives {share:.0%} to the primary."
+    return Picture(figure, alt)
+
+
+def primary_shares(maps: np.ndarray, block_len: int) -> Picture:
+    """Each head's mean share for the primary against the place in the block; the first block is left out."""
+    shares = primary_share(maps)[:, :, block_len:]
+    place = np.arange(block_len, maps.shape[2]) % block_len
+    figure, axes = canvas(
+        "How much of each head goes to the primary", "place in the block", "share of attention"
+    )
+    names = [f"layer {layer}, head {head}" for layer, head in np.ndindex(shares.shape[:2])]
+    told = []
+    for name, share, (colour, marker, line) in zip(
+        names, shares.reshape(len(names), -1), series(names), strict=True
+    ):
+        means = [float(share[place == i].mean()) for i in range(block_len)]
+        axes.plot(range(1, block_len + 1), means, color=colour, marker=marker, linestyle=line, label=name)
+        told.append(f"{name} {means[0]:.0%} to {means[-1]:.0%}")
+    axes.set_ylim(0, 1)
+    axes.set_xticks(range(1, block_len + 1))
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return Picture(figure, f"Share of attention for the primary, first to last place: {'; '.join(told)}.")
+
+
+def shares_in_words(maps: np.ndarray, layer: int, head: int, token: int) -> str:
+    """One token's share for the primary as a sentence.
+
+    >>> maps = np.zeros((1, 1, 2, 2, 2)); maps[0, 0, 1, 1, 0], maps[0, 0, 1, 0, 1] = 0.75, 0.25
+    >>> shares_in_words(maps, 0, 0, 1)
+    'Head 0 of layer 0, at token 1: 75% to the primary, 25% to its own view.'
+    """
+    share = float(primary_share(maps)[layer, head, token])
+    where = f"Head {head} of layer {layer}, at token {token}"
+    return f"{where}: {share:.0%} to the primary, {1 - share:.0%} to its own view."
+
+
+def _short(string: str, most: int = 12) -> str:
+    """A token as an axis label: no line ends, no dollar signs (which matplotlib would typeset)."""
+    shown = string.replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$")
+    return repr(shown[:most])[1:-1] if shown.isascii() and not shown.isprintable() else shown[:most]

@@ -1,0 +1,61 @@
+"""The training dashboard: curves and a table that follow a training while it runs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+
+from tandem_edu.errors import require
+from tandem_edu.show.picture import Picture
+from tandem_edu.show.plots import loss_curves
+from tandem_edu.show.tables import html_table
+
+
+class TrainingDashboard:
+    """Show `widget`, and give `train(..., on_eval=dashboard.follow(name))` to each training.
+
+    One `widgets.HTML` is drawn anew at each evaluation. `picture()` is what stays for readers without a
+    kernel. Raises `BadInput` for no names, or when asked to follow another.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        require(len(names) > 0, "the names of the models to be trained", "none", "pass some")
+        self.histories: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        self.widget = widgets.HTML(value="<p>Waiting for the first evaluation.</p>")
+
+    def follow(self, name: str) -> Callable[[dict[str, Any]], None]:
+        """The callback for the training of `name`."""
+        known = ", ".join(self.histories)
+        require(name in self.histories, f"a name among {known}", repr(name), "check the spelling")
+
+        def on_eval(entry: dict[str, Any]) -> None:
+            self.histories[name].append(entry)
+            self.widget.value = self.picture().html() + html_table(self.rows(), "At the last evaluation")
+
+        return on_eval
+
+    def picture(self) -> Picture:
+        """The curves so far."""
+        return loss_curves({name: history for name, history in self.histories.items() if history})
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row a model that has been evaluated."""
+        return [_row(name, history[-1]) for name, history in self.histories.items() if history]
+
+
+def training_dashboard(names: Sequence[str]) -> TrainingDashboard:
+    """A dashboard for the models of these names, in the order of their training."""
+    return TrainingDashboard(names)
+
+
+def _row(name: str, entry: dict[str, Any]) -> dict[str, str]:
+    agreement = entry.get("valid_agreement")
+    return {
+        "model": name,
+        "step": f"{entry['step']:,}",
+        "tokens": f"{entry['tokens']:,}",
+        "seconds": f"{entry['seconds']:.0f}",
+        "held-out loss": f"{entry['valid_loss']:.3f}",
+        "accuracy": f"{entry['valid_accuracy']:.1%}",
+        "agreement with the primary": "–" if agreement is None else f"{agreement:.1%}",
+    }

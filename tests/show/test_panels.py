@@ -1,0 +1,126 @@
+"""Panels on what was decoded and trained: a control changes picture and words; nothing in them can run."""
+
+import re
+
+import ipywidgets
+import numpy as np
+import pytest
+
+from tandem_edu.data import train_tokenizer
+from tandem_edu.decode import speculate
+from tandem_edu.errors import BadInput
+from tandem_edu.measure import attention_maps, compare
+from tandem_edu.show.attention import primary_shares
+from tandem_edu.show.panels import (
+    acceptance_panel,
+    attention_panel,
+    cycle_panel,
+    cycle_view,
+    timeline_panel,
+    training_dashboard,
+)
+
+PROMPT = np.array([1, 2, 3], np.int32)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer("", vocab_size=257)
+
+
+@pytest.fixture(scope="module")
+def out(tiny_primary, tiny_tandem):
+    return speculate(tiny_primary, tiny_tandem, PROMPT, 12, block_len=3)
+
+
+def shown(panel) -> str:
+    return panel.children[1].value
+
+
+def controls(panel) -> list:
+    return list(panel.children[0].children)
+
+
+def alt(html: str) -> str:
+    return re.search('alt="([^"]*)"', html).group(1)
+
+
+def test_the_cycle_panel_steps_through_draft_verify_accept(tokenizer, out):
+    panel = cycle_panel(tokenizer, PROMPT, out)
+    cycle, stage = controls(panel)
+    assert cycle.max == int(out.trace.cycles)
+    seen = {}
+    for name in ("draft", "verify", "accept"):
+        stage.value = name
+        seen[name] = shown(panel)
+    assert "one by one" in seen["draft"] and "in one call and keeps" in seen["verify"]
+    assert "the text grows by" in seen["accept"]
+    before = shown(panel)
+    cycle.value = 2
+    assert shown(panel) != before and "Cycle 2 of" in shown(panel)
+
+
+def test_every_cycle_tells_what_the_trace_holds(tokenizer, out):
+    text, at = np.asarray(out.tokens), 0
+    for row in out.trace.rows():
+        html = cycle_view(tokenizer, PROMPT, out, row["cycle"], "accept")
+        assert html.count('title="accepted"') == row["accepted"]
+        assert html.count('title="primary"') == row["emitted"] - row["accepted"]
+        html = cycle_view(tokenizer, PROMPT, out, row["cycle"], "verify")
+        assert html.count('title="rejected"') == row["drafted"] - row["accepted"]
+        at += row["emitted"]
+    assert at == len(text)
+
+
+def test_a_tokens_text_arrives_escaped(out):
+    hostile = train_tokenizer("<script>alert(1)</script> " * 50, vocab_size=265)
+    ids = hostile.encode("<script>").ids
+    html = cycle_view(hostile, ids, out, 0, "accept")
+    assert "<script" not in html and "&lt;script" in html
+
+
+def test_the_acceptance_panel(tiny_primary, tiny_tandem):
+    found = compare(tiny_primary, {"<script>": tiny_tandem}, [PROMPT], 8, block_lens=(1, 3), repetitions=1)
+    panel = acceptance_panel(found)
+    before = shown(panel)
+    controls(panel)[0].value = 1
+    assert alt(shown(panel)) != alt(before) and "γ = 1" in shown(panel)
+    assert "<script" not in before
+
+
+def test_the_timeline_panel_follows_the_costs(out):
+    panel = timeline_panel({"tandem": out.trace}, {"tandem": 0.1}, 1.5, tokens=8)
+    before = alt(shown(panel))
+    controls(panel)[0].value = 3.0
+    assert alt(shown(panel)) != before
+    assert "primary alone: 8 tokens in 8.0 steps" in before
+    with pytest.raises(BadInput, match="a draft cost for each trace, got none for tandem"):
+        timeline_panel({"tandem": out.trace}, {}, 1.5)
+
+
+def test_the_attention_panel(tiny_primary, tiny_tandem):
+    maps = attention_maps(tiny_primary, tiny_tandem, np.array([3, 1, 4, 1, 5, 9], np.int32), 2)
+    panel = attention_panel(maps, ["<script>", "$x$", "\n", "d", "é", "f"])
+    assert "<script" not in shown(panel)
+    _, head, token = controls(panel)
+    before = shown(panel)
+    token.value = 1
+    assert alt(shown(panel)) != alt(before) and "at token 1: 0% to the primary" in shown(panel)
+    head.value = 1
+    assert "Head 1" in shown(panel)
+    assert primary_shares(maps, 2).alt.startswith("Share of attention")
+    with pytest.raises(BadInput, match="6 strings"):
+        attention_panel(maps, ["one"])
+
+
+def test_the_dashboard_follows_trainings_one_after_the_other():
+    dashboard = training_dashboard(["distilled", "tandem"])
+    assert isinstance(dashboard.widget, ipywidgets.HTML)
+    entry = {"step": 1, "tokens": 64, "seconds": 0.5, "valid_loss": 3.5, "valid_accuracy": 0.1}
+    dashboard.follow("distilled")(entry)
+    before = dashboard.widget.value
+    dashboard.follow("tandem")({**entry, "valid_agreement": 0.25})
+    assert alt(before) != alt(dashboard.widget.value)
+    assert "25.0%" in dashboard.widget.value and dashboard.picture().alt.count("ends at") == 2
+    with pytest.raises(BadInput, match="a name among distilled, tandem"):
+        dashboard.follow("other")
