@@ -15,6 +15,8 @@ from tandem_edu.measure.quality import quality as quality
 from tandem_edu.measure.speedup import tokens_per_call as tokens_per_call
 from tandem_edu.measure.speedup import tokens_per_call_iid as tokens_per_call_iid
 from tandem_edu.measure.speedup import wall_clock_factor as wall_clock_factor
+from tandem_edu.measure.thresholds import Threshold as Threshold
+from tandem_edu.measure.thresholds import sweep_thresholds as sweep_thresholds
 from tandem_edu.measure.timing import interleaved as interleaved
 from tandem_edu.measure.timing import machine as machine
 from tandem_edu.measure.timing import spread as spread

@@ -35,8 +35,8 @@ def settings(name: str) -> Recipe:
     if name in ("secondary", "tandem_ce", "mid_size"):
         same["objectives"] = ((1.0, Objective(ce=1.0)),)
     if name in ("tandem", "tandem_ce"):
-        return recipe("tandem-distil", **{**same, "name": name, "block_lens": (2, 4, 8)})
-    return recipe("distilled", **{**same, "name": name})
+        return dataclasses.replace(recipe("tandem-distil", block_lens=(2, 4, 8), **same), name=name)
+    return dataclasses.replace(recipe("distilled", **same), name=name)
 
 
 def untrained(name: str, primary: Transformer | None) -> Transformer | Tandem:

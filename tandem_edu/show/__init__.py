@@ -3,6 +3,7 @@
 Drawing never computes: everything here takes what `tandem_edu.measure` or a `Trace` holds.
 """
 
+from tandem_edu.show.adaptive import thresholds as thresholds
 from tandem_edu.show.attention import attention_head as attention_head
 from tandem_edu.show.attention import primary_shares as primary_shares
 from tandem_edu.show.picture import Picture as Picture

@@ -10,7 +10,7 @@ from tandem_edu.measure.roofline import Hardware, read_time, ridge
 from tandem_edu.measure.speedup import tokens_per_call_iid, wall_clock_factor
 from tandem_edu.measure.timeline import Span
 from tandem_edu.model.masks import block_starts, tandem_masks
-from tandem_edu.show.picture import BLACK, BLUE, GREEN, ORANGE, Picture, canvas
+from tandem_edu.show.picture import BLACK, BLUE, GREEN, ORANGE, Picture, canvas, series
 
 
 def block_mask(seq: int, block_len: int, offset: int = 0, token: int | None = None) -> Picture:
@@ -72,12 +72,22 @@ def roofline(hardware: Hardware, weights: float, most: int = 1024) -> Picture:
     return Picture(figure, f"Roofline of a model of {weights:.3g} weights on {hardware.name}: {told}.")
 
 
+Measured = Mapping[str, Sequence[tuple[int, float, float, float]]]
+"""By drafter: γ, and the speedup's median and quartiles there."""
+
+
 def speedup_curve(
-    alpha: float, draft_cost: float, verify_cost: float, slope: float = 0.0, most: int = 16
+    alpha: float,
+    draft_cost: float,
+    verify_cost: float,
+    slope: float = 0.0,
+    most: int = 16,
+    measured: Measured | None = None,
 ) -> Picture:
     """The formula: times as fast as the primary alone against γ, and the best γ.
 
-    v(γ) = `verify_cost` + `slope` · γ: what one verification costs, in steps of the primary.
+    v(γ) = `verify_cost` + `slope` · γ: what one verification costs, in steps of the primary. `measured`
+    points are drawn beside it, with their quartiles.
     """
     figure, axes = canvas("What acceptance buys", "block length γ", "times as fast (formula)")
     gammas = list(range(1, most + 1))
@@ -87,7 +97,7 @@ def speedup_curve(
     ]
     best = int(np.argmax(factors))
     axes.axhline(1, color=BLACK, linewidth=1)
-    axes.plot(gammas, factors, color=GREEN, marker="o")
+    axes.plot(gammas, factors, color=BLUE, marker=".", label="formula")
     axes.plot(gammas[best], factors[best], color=ORANGE, marker="*", markersize=18, linestyle="none")
     axes.annotate(
         f"best γ = {gammas[best]}: {factors[best]:.2f} ×",
@@ -96,9 +106,23 @@ def speedup_curve(
         textcoords="offset points",
         ha="center",
     )
+    top = max(factors)
+    for (name, points), (colour, marker, _) in zip(
+        (measured or {}).items(), series(measured or {}), strict=True
+    ):
+        x, y, low, high = (np.array(column) for column in zip(*points, strict=True))
+        axes.errorbar(
+            x, y, yerr=[y - low, high - y], color=colour, marker=marker, linestyle="none", capsize=3,
+            label=f"{name}, measured",
+        )  # fmt: skip
+        top = max(top, float(high.max()))
+    if measured:
+        axes.legend(frameon=False, loc="upper right")
     axes.set_xticks(gammas)
-    axes.set_ylim(0, max(1.2, 1.25 * max(factors)))
+    axes.set_ylim(0, max(1.2, 1.25 * top))
     told = f"best at γ = {gammas[best]} with {factors[best]:.2f} times the primary alone"
+    for name, points in measured.items():
+        told += f"; {name} measured {', '.join(f'{point[1]:.2f} at {point[0]}' for point in points)}"
     return Picture(figure, f"Speedup against γ for acceptance {alpha:.0%}, draft cost {draft_cost}: {told}.")
 
 

@@ -6,7 +6,7 @@ style of its own as well.
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import cycle
@@ -68,12 +68,19 @@ class Picture:
 
 def canvas(title: str, x: str, y: str, width: float = 6.4, height: float = 3.8) -> tuple[Figure, Axes]:
     """An empty figure with one set of axes: labels on it, and only the spines that are read."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
-    axes.set_xlabel(x)
+    figure, (axes,) = canvases([title], x, width, height)
     axes.set_ylabel(y)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
     return figure, axes
+
+
+def canvases(titles: Sequence[str], x: str, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Several of them side by side, with one label for all the x axes."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    row = list(figure.subplots(1, len(titles), squeeze=False)[0])
+    for axes, title in zip(row, titles, strict=True):
+        axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
+        axes.set_xlabel(x)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure, row

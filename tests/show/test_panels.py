@@ -3,19 +3,23 @@
 import re
 
 import ipywidgets
+import jax
 import numpy as np
 import pytest
 
 from tandem_edu.data import train_tokenizer
 from tandem_edu.decode import speculate
 from tandem_edu.errors import BadInput
-from tandem_edu.measure import attention_maps, compare
+from tandem_edu.measure import attention_maps, compare, sweep_thresholds
 from tandem_edu.show.attention import primary_shares
 from tandem_edu.show.panels import (
     acceptance_panel,
     attention_panel,
     cycle_panel,
     cycle_view,
+    measured_speedups,
+    router_panel,
+    speedup_panel,
     timeline_panel,
     training_dashboard,
 )
@@ -124,3 +128,33 @@ def test_the_dashboard_follows_trainings_one_after_the_other():
     assert "25.0%" in dashboard.widget.value and dashboard.picture().alt.count("ends at") == 2
     with pytest.raises(BadInput, match="a name among distilled, tandem"):
         dashboard.follow("other")
+
+
+def test_the_router_panel(tiny_primary, tiny_tandem):
+    from tandem_edu.train import train_router
+
+    prompts = [PROMPT, PROMPT[::-1]]
+    given = {"max_new_tokens": 8, "steps": 5, "rows": 2, "progress": False}
+    router, _ = train_router(tiny_primary, tiny_tandem, prompts, 3, key=jax.random.key(0), **given)
+    settings = {"block_len": 3, "max_new_tokens": 8, "repetitions": 1}
+    sweep = sweep_thresholds(tiny_primary, tiny_tandem, prompts, router, (0.0, 0.5, 1.0), **settings)
+    assert sweep[0].drafted >= sweep[1].drafted >= sweep[2].drafted
+    constant = compare(tiny_primary, {"t": tiny_tandem}, prompts, 8, block_lens=(3,), repetitions=1)
+    assert sweep[0].drafted == constant.runs[0].summary["mean_drafted"]
+    assert sweep[0].tokens_per_call == constant.runs[0].summary["block_efficiency"]
+    assert sweep[0].to_dict()["speedup"] > 0
+    panel = router_panel(sweep)
+    before = shown(panel)
+    controls(panel)[0].value = 2
+    assert shown(panel) != before and '<th scope="row">1</th>' in shown(panel)
+    with pytest.raises(BadInput, match="at least one threshold"):
+        router_panel([])
+    with pytest.raises(BadInput, match="at least one prompt"):
+        sweep_thresholds(tiny_primary, tiny_tandem, [], router, (0.5,))
+
+
+def test_measured_points_stand_beside_the_formula(tiny_primary, tiny_tandem):
+    found = compare(tiny_primary, {"tandem": tiny_tandem}, [PROMPT], 8, block_lens=(1, 3), repetitions=2)
+    panel = speedup_panel(measured=measured_speedups(found))
+    median = np.median(found.run("tandem", 3).speedup)
+    assert f"{median:.2f} at 3" in alt(shown(panel))

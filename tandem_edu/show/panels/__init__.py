@@ -11,7 +11,10 @@ from tandem_edu.show.panels.dashboard import training_dashboard as training_dash
 from tandem_edu.show.panels.gamma import gamma_panel as gamma_panel
 from tandem_edu.show.panels.gamma import gamma_view as gamma_view
 from tandem_edu.show.panels.ideas import mask_panel as mask_panel
+from tandem_edu.show.panels.ideas import measured_speedups as measured_speedups
 from tandem_edu.show.panels.ideas import roofline_panel as roofline_panel
 from tandem_edu.show.panels.ideas import speedup_panel as speedup_panel
+from tandem_edu.show.panels.router import router_panel as router_panel
+from tandem_edu.show.panels.router import router_view as router_view
 from tandem_edu.show.panels.timeline import timeline_panel as timeline_panel
 from tandem_edu.show.panels.timeline import timeline_view as timeline_view

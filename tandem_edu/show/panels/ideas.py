@@ -2,6 +2,7 @@
 
 import ipywidgets as widgets
 
+from tandem_edu.measure import Comparison, spread
 from tandem_edu.measure.roofline import PRESETS
 from tandem_edu.show import ideas
 from tandem_edu.show.panels.core import choice, number, panel, whole
@@ -37,11 +38,19 @@ def roofline_panel(weights: float = 5.5e6) -> widgets.VBox:
     return panel(draw, {"hardware": choice("hardware", names), "weights": choice("weights", sizes)})
 
 
-def speedup_panel(alpha: float = 0.7, draft_cost: float = 0.1, verify_cost: float = 1.2) -> widgets.VBox:
-    """The formula as a calculator: acceptance, cost of a draft, cost of a verification."""
+def speedup_panel(
+    alpha: float = 0.7,
+    draft_cost: float = 0.1,
+    verify_cost: float = 1.2,
+    measured: ideas.Measured | None = None,
+) -> widgets.VBox:
+    """The formula as a calculator: acceptance, cost of a draft, cost of a verification.
+
+    `measured` points (`measured_speedups`) stand beside it.
+    """
 
     def draw(alpha: float, draft_cost: float, verify_cost: float, slope: float) -> str:
-        picture = ideas.speedup_curve(alpha, draft_cost, verify_cost, slope)
+        picture = ideas.speedup_curve(alpha, draft_cost, verify_cost, slope, measured=measured)
         return picture.html() + f"<p>{picture.alt}</p>"
 
     return panel(
@@ -53,3 +62,11 @@ def speedup_panel(alpha: float = 0.7, draft_cost: float = 0.1, verify_cost: floa
             "slope": number("and per draft", 0.0, 0.3, 0.0, 0.01),
         },
     )
+
+
+def measured_speedups(comparison: Comparison) -> ideas.Measured:
+    """The points of `speedup_panel` from what `measure.compare` found."""
+    return {
+        name: [(run.block_len, *spread(run.speedup)) for run in comparison.of(name)]
+        for name in comparison.drafters
+    }

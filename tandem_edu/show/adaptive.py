@@ -1,0 +1,35 @@
+"""What a router's threshold does: draft length, waste and speed against τ."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tandem_edu.measure import spread
+from tandem_edu.measure.thresholds import Threshold
+from tandem_edu.show.picture import BLACK, BLUE, GREEN, ORANGE, PINK, Picture, canvases
+
+
+def thresholds(sweep: Sequence[Threshold], mark: float | None = None) -> Picture:
+    """Three pictures side by side over the same τ; `mark` draws a line at one."""
+    figure, (length, waste, speed) = canvases(
+        ["Drafts a block", "Wasted drafts", "Times as fast"], "threshold τ", width=9.6, height=3.4
+    )
+    taus = [one.threshold for one in sweep]
+    length.plot(taus, [one.drafted for one in sweep], color=ORANGE, marker="s", ls="--", label="drafted")
+    length.plot(taus, [one.accepted for one in sweep], color=GREEN, marker="o", label="accepted")
+    length.legend(frameon=False)
+    waste.plot(taus, [one.wasted for one in sweep], color=PINK, marker="D", ls=":")
+    waste.set_yticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
+    medians, lows, highs = zip(*(spread(one.speedup) for one in sweep), strict=True)
+    speed.plot(taus, medians, color=BLUE, marker="^")
+    speed.fill_between(taus, lows, highs, color=BLUE, alpha=0.2)
+    speed.axhline(1, color=BLACK, linewidth=1)
+    for axes in (length, waste, speed):
+        axes.set_ylim(bottom=0)
+        if mark is not None:
+            axes.axvline(mark, color=BLACK, linewidth=1, linestyle="--")
+    best = sweep[int(np.argmax(medians))]
+    told = "; ".join(
+        f"τ = {one.threshold:g}: {one.drafted:.1f} drafts, {one.wasted:.0%} wasted" for one in sweep
+    )
+    return Picture(figure, f"Line charts against the threshold, fastest at {best.threshold:g}. {told}.")
