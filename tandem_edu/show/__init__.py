@@ -6,11 +6,15 @@ Drawing never computes: everything here takes what `tandem_edu.measure` or a `Tr
 from tandem_edu.show.adaptive import thresholds as thresholds
 from tandem_edu.show.attention import attention_head as attention_head
 from tandem_edu.show.attention import primary_shares as primary_shares
+from tandem_edu.show.distributions import frequencies as frequencies
+from tandem_edu.show.distributions import overlap as overlap
 from tandem_edu.show.picture import Picture as Picture
 from tandem_edu.show.plots import acceptance_by_position as acceptance_by_position
 from tandem_edu.show.plots import loss_curves as loss_curves
+from tandem_edu.show.plots import quality_against_time as quality_against_time
 from tandem_edu.show.plots import reliability as reliability
 from tandem_edu.show.plots import speedups as speedups
+from tandem_edu.show.plots import time_against_width as time_against_width
 from tandem_edu.show.plots import tokens_per_call as tokens_per_call
 from tandem_edu.show.report import page as page
 from tandem_edu.show.report import paragraph as paragraph

@@ -22,7 +22,7 @@ def attention_head(
     axes.set_xticks(
         [seq / 2 - 0.5, 1.5 * seq - 0.5], ["tokens by its own view", "tokens as the primary sees them"]
     )
-    axes.set_yticks(range(seq), [_short(string) for string in strings], fontsize=7 if seq > 24 else 8)
+    axes.set_yticks(range(seq), [label_of(string) for string in strings], fontsize=7 if seq > 24 else 8)
     alt = f"Attention of head {head} of layer {layer} over {seq} tokens."
     if token is not None:
         axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor="white", linewidth=2)
@@ -62,9 +62,3 @@ def shares_in_words(maps: np.ndarray, layer: int, head: int, token: int) -> str:
     share = float(primary_share(maps)[layer, head, token])
     where = f"Head {head} of layer {layer}, at token {token}"
     return f"{where}: {share:.0%} to the primary, {1 - share:.0%} to its own view."
-
-
-def _short(string: str, most: int = 12) -> str:
-    """A token as an axis label: no line ends, no dollar signs (which matplotlib would typeset)."""
-    shown = string.replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$")
-    return repr(shown[:most])[1:-1] if shown.isascii() and not shown.isprintable() else shown[:most]

@@ -143,3 +143,32 @@ def _line_with_spread(axes, runs: Sequence[Run], colour: str, marker: str, line:
 def _mark(axes, block_len: int | None) -> None:
     if block_len is not None:
         axes.axvline(block_len, color="#bbbbbb", linewidth=6, alpha=0.5, zorder=0)
+
+
+def time_against_width(seconds: Mapping[int, np.ndarray], title: str) -> Picture:
+    """Time of one call against how many tokens it reads; the dotted line is one after the other."""
+    figure, axes = canvas(title, "tokens (or vectors) at once", "milliseconds")
+    widths = sorted(seconds)
+    medians, lows, highs = zip(*(spread(1e3 * seconds[width]) for width in widths), strict=True)
+    axes.loglog(widths, medians, color=series(["primary"])[0][0], marker="^", label="at once, measured")
+    axes.fill_between(widths, lows, highs, color=series(["primary"])[0][0], alpha=0.2)
+    alone = [medians[0] * width / widths[0] for width in widths]
+    axes.loglog(widths, alone, color="#777777", linestyle=":", label="one after the other")
+    axes.set_xticks(widths, [str(width) for width in widths])
+    axes.minorticks_off()
+    axes.legend(frameon=False, loc="upper left")
+    told = ", ".join(f"{width}: {time:.3g} ms" for width, time in zip(widths, medians, strict=True))
+    return Picture(figure, f"{title}, time against width: {told}.")
+
+
+def quality_against_time(cross_entropy: Mapping[str, float], milliseconds: Mapping[str, float]) -> Picture:
+    """One point a model: how long a token takes, and how well it is predicted. Lower left is better."""
+    figure, axes = canvas("Quality against time", "milliseconds per token", "cross-entropy (nats per token)")
+    for name, (colour, marker, _) in zip(cross_entropy, series(cross_entropy), strict=True):
+        x, y = milliseconds[name], cross_entropy[name]
+        axes.plot(x, y, color=colour, marker=marker, linestyle="none", markersize=9)
+        axes.annotate(name, (x, y), (7, 5), textcoords="offset points", fontsize=9)
+    axes.margins(x=0.25, y=0.15)
+    axes.set_xlim(left=0)
+    told = (f"{name} {milliseconds[name]:.2f} ms, {loss:.2f}" for name, loss in cross_entropy.items())
+    return Picture(figure, f"Cross-entropy against time per token: {'; '.join(told)}.")
