@@ -70,9 +70,9 @@ def _best(found: Comparison) -> dict[str, int]:
 
 def _clock(found: Comparison, best: Mapping[str, int]) -> dict[str, Any]:
     runs = {name: found.run(name, best[name]) for name in found.drafters}
-    row: dict[str, Any] = {
-        f"{name} (γ)": f"{_quartiles(run.speedup):.2f} ({best[name]})" for name, run in runs.items()
-    }
+    row: dict[str, Any] = {}
+    for name, run in runs.items():
+        row |= {name: _quartiles(run.speedup), f"{name}'s γ": best[name]}
     row["tandem / distilled"] = _quartiles(runs["distilled"].seconds / runs["tandem"].seconds)
     return row
 

@@ -15,6 +15,7 @@ from tandem_edu.reproduce.ablations import ABLATIONS, ablation_table
 from tandem_edu.reproduce.adaptive import adaptive_table
 from tandem_edu.reproduce.decoding import decoding_tables
 from tandem_edu.reproduce.quality import position_table, quality_table
+from tandem_edu.reproduce.readme import BEGIN, refresh
 from tandem_edu.reproduce.standalone import standalone_table
 from tandem_edu.reproduce.table import Table, load_table, save_table
 from tandem_edu.reproduce.zoo import make_pair
@@ -43,7 +44,11 @@ def reproduce(stages: Sequence[str], out: Path, work: Path, say: Callable[[str],
         for table in _tables(stage, out, work, say):
             save_table(table, out)
             say(table.markdown())
-    return write_page(out)
+    page = write_page(out)
+    readme = out.resolve().parent / "README.md"
+    if readme.exists() and BEGIN in readme.read_text("utf-8"):
+        refresh(readme, out)
+    return page
 
 
 def write_page(out: Path) -> Path:

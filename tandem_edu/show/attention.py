@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tandem_edu.measure.attention import OWN, PRIMARY, primary_share
+from tandem_edu.show.distributions import label_of
 from tandem_edu.show.picture import Picture, canvas, series
 
 

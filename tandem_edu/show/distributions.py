@@ -27,7 +27,8 @@ def overlap(p: np.ndarray, q: np.ndarray, strings: Sequence[str], most: int = 12
         axes.bar(
             x[mask], (top - low)[mask], bottom=low[mask], color=colour, hatch=hatch, alpha=0.6, label=label
         )
-    axes.set_xticks(x, [label_of(strings[token]) for token in shown], rotation=45, ha="right", fontsize=8)
+    labels = [label_of(strings[int(token)]) for token in shown]
+    axes.set_xticks(x, labels, rotation=45, ha="right", fontsize=8)
     axes.legend(frameon=False)
     told = ", ".join(f"{strings[t]!r} p {p[t]:.0%} q {q[t]:.0%}" for t in shown[:3])
     return Picture(figure, f"Bars of p and q; together they cover {kept:.0%}. Likeliest: {told}.")

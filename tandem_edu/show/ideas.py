@@ -106,10 +106,8 @@ def speedup_curve(
         textcoords="offset points",
         ha="center",
     )
-    top = max(factors)
-    for (name, points), (colour, marker, _) in zip(
-        (measured or {}).items(), series(measured or {}), strict=True
-    ):
+    top, measured = max(factors), measured or {}
+    for (name, points), (colour, marker, _) in zip(measured.items(), series(measured), strict=True):
         x, y, low, high = (np.array(column) for column in zip(*points, strict=True))
         axes.errorbar(
             x, y, yerr=[y - low, high - y], color=colour, marker=marker, linestyle="none", capsize=3,

@@ -13,7 +13,7 @@ from tandem_edu.decode.routers import identify
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import Interval, quality
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
-from tandem_edu.reproduce import decoding, plan, reproduce, run
+from tandem_edu.reproduce import decoding, plan, readme, reproduce, run
 from tandem_edu.reproduce import quality as quality_stage
 from tandem_edu.reproduce.ablations import ABLATIONS, settings
 from tandem_edu.reproduce.adaptive import adaptive_table
@@ -155,3 +155,22 @@ def test_every_ablation_has_a_control_that_differs_in_one_thing():
         assert len(variants) >= 2, name
         steps = {settings(variant).tokens for variant in variants.values()}
         assert len(steps) == 1, name
+
+
+def test_the_readme_gets_its_lines_from_the_tables(tmp_path):
+    one = Interval(1.25, 1.0, 1.5)
+    names = ("agreement", "TV", "agreement / distilled's", "TV / distilled's")
+    models = [{"model": name, **dict.fromkeys(names, one)} for name in ("distilled", "tandem (γ = 2)")]
+    drafters = dict.fromkeys(("distilled", "tandem", "tandem / distilled"), one)
+    kinds = [{"prompts": "code", "mode": mode, **drafters} for mode in ("greedy", "temperature 1")]
+    save_table(Table("quality", "", "", models), tmp_path)
+    save_table(Table("blocks", "", "", kinds), tmp_path)
+    save_table(Table("speed", "", "", [{**row, "samples": 1} for row in kinds]), tmp_path)
+    page = tmp_path / "README.md"
+    page.write_text(f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n")
+    readme.refresh(page, tmp_path)
+    assert page.read_text() == f"above\n{readme.BEGIN}\n{readme.headline(tmp_path)}{readme.END}\nbelow\n"
+    assert page.read_text().count("1.25 [1.00, 1.50]") == 15
+    page.write_text("nothing")
+    with pytest.raises(BadInput, match="once in"):
+        readme.refresh(page, tmp_path)

@@ -1,0 +1,35 @@
+"""Pictures of distributions: the share they name is 1 - TV, and labels cannot be typeset."""
+
+import numpy as np
+import pytest
+
+from tandem_edu.show import frequencies, overlap, quality_against_time, time_against_width
+from tandem_edu.show.distributions import label_of
+
+P, Q = np.array([0.5, 0.3, 0.2, 0.0]), np.array([0.25, 0.25, 0.25, 0.25])
+STRINGS = ["<script>", "$x$", "\n", "d"]
+
+
+def test_the_overlap_is_one_minus_tv():
+    picture = overlap(P, Q, STRINGS)
+    kept = 1 - np.abs(P - Q).sum() / 2
+    assert f"cover {kept:.0%}" in picture.alt and "<script" not in picture.html()
+    assert picture.png()[:4] == b"\x89PNG"
+
+
+def test_frequencies_tell_the_largest_difference():
+    picture = frequencies(P, {"drawn": Q}, STRINGS)
+    assert "drawn differs by at most 25.0%" in picture.alt
+    assert len(picture.png()) > 1000
+
+
+@pytest.mark.parametrize(("string", "label"), [("$a$", r"\$a\$"), ("\x00", "�"), (" if", "·if")])
+def test_labels_show_white_space_and_nothing_else_of_it(string, label):
+    assert label_of(string) == label
+
+
+def test_measured_against_width_and_time():
+    picture = time_against_width({1: np.array([1e-3, 2e-3]), 4: np.array([2e-3, 2e-3])}, "Product")
+    assert "1: 1.5 ms, 4: 2 ms" in picture.alt and picture.png()
+    picture = quality_against_time({"tandem": 2.5, "primary": 2.0}, {"tandem": 0.5, "primary": 1.0})
+    assert "tandem 0.50 ms, 2.50; primary 1.00 ms, 2.00" in picture.alt and picture.png()
