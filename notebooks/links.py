@@ -1,4 +1,4 @@
-"""Write the repository's address into the notebooks' sources: the Colab badge and the set-up cell.
+"""Write the repository's address into the notebooks' sources (badge, set-up cell) and the README's badges.
 
 python notebooks/links.py       after a change of [project.urls] Repository in pyproject.toml
 """
@@ -43,6 +43,14 @@ def linked(name: str, source: str) -> str:
     return old.sub(lambda _: setup, source, count=1)
 
 
+def linked_badges(page: str) -> str:
+    """The README with every badge leading to the repository."""
+    here = address().removeprefix("https://github.com/")
+    return re.sub(r"(colab\.research\.google\.com/github)/[^)]*/blob/", rf"\1/{here}/blob/", page)
+
+
 if __name__ == "__main__":
+    readme = HERE.parent / "README.md"
+    readme.write_text(linked_badges(readme.read_text("utf-8")), "utf-8")
     for path in sorted(HERE.glob("[0-9]*.py")):
         path.write_text(linked(path.stem, path.read_text("utf-8")), "utf-8")

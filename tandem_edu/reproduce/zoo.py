@@ -23,7 +23,7 @@ from tandem_edu.zoo.split import Texts, texts
 
 
 def make_pair(folder: Path, out: Path, say: Callable[[str], None] = print) -> Pair:
-    """Train in `folder` (about seven hours on two cores), write the pair to `out`."""
+    """Train in `folder` (about two hours on two cores), write the pair to `out`."""
     parts = texts()
     tokenizer = data.train_tokenizer(parts.train, vocab_size=VOCAB)
     models = train_models(folder, tokenizer, parts, say)

@@ -6,7 +6,7 @@ import numpy as np
 
 from tandem_edu.measure.attention import OWN, PRIMARY, primary_share
 from tandem_edu.show.distributions import label_of
-from tandem_edu.show.picture import Picture, canvas, series
+from tandem_edu.show.picture import Picture, canvas
 
 
 def attention_head(
@@ -33,23 +33,22 @@ def attention_head(
 
 
 def primary_shares(maps: np.ndarray, block_len: int) -> Picture:
-    """Each head's mean share for the primary against the place in the block; the first block is left out."""
+    """Each head's mean share for the primary at each place in the block; the first block is left out."""
     shares = primary_share(maps)[:, :, block_len:]
     place = np.arange(block_len, maps.shape[2]) % block_len
-    figure, axes = canvas(
-        "How much of each head goes to the primary", "place in the block", "share of attention"
-    )
+    means = np.stack([shares[..., place == i].mean(-1) for i in range(block_len)], axis=-1)
     names = [f"layer {layer}, head {head}" for layer, head in np.ndindex(shares.shape[:2])]
-    told = []
-    for name, share, (colour, marker, line) in zip(
-        names, shares.reshape(len(names), -1), series(names), strict=True
-    ):
-        means = [float(share[place == i].mean()) for i in range(block_len)]
-        axes.plot(range(1, block_len + 1), means, color=colour, marker=marker, linestyle=line, label=name)
-        told.append(f"{name} {means[0]:.0%} to {means[-1]:.0%}")
-    axes.set_ylim(0, 1)
-    axes.set_xticks(range(1, block_len + 1))
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    rows = means.reshape(len(names), block_len)
+    title = "How much of each head goes to the primary"
+    figure, axes = canvas(title, "place in the block", "", 1.8 + 0.9 * block_len, 0.9 + 0.36 * len(names))
+    axes.grid(visible=False)
+    axes.imshow(rows, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(rows):
+        colour = "black" if share > 0.5 else "white"
+        axes.text(column, row, f"{share:.0%}", ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(block_len), [str(i + 1) for i in range(block_len)])
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    told = (f"{name} {row[0]:.0%} to {row[-1]:.0%}" for name, row in zip(names, rows, strict=True))
     return Picture(figure, f"Share of attention for the primary, first to last place: {'; '.join(told)}.")
 
 

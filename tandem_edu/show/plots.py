@@ -155,6 +155,10 @@ def time_against_width(seconds: Mapping[int, np.ndarray], title: str) -> Picture
     alone = [medians[0] * width / widths[0] for width in widths]
     axes.loglog(widths, alone, color="#777777", linestyle=":", label="one after the other")
     axes.set_xticks(widths, [str(width) for width in widths])
+    low, high = axes.get_ylim()
+    steps = [step * 10.0**power for power in range(-4, 5) for step in (1, 2, 5)]
+    axes.set_yticks([step for step in steps if low <= step <= high])
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.legend(frameon=False, loc="upper left")
     told = ", ".join(f"{width}: {time:.3g} ms" for width, time in zip(widths, medians, strict=True))

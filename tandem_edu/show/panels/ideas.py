@@ -26,14 +26,19 @@ def mask_panel(seq: int = 12) -> widgets.VBox:
     )
 
 
-def roofline_panel(weights: float = 5.5e6) -> widgets.VBox:
+def roofline_panel(weights: float = 4.7e6) -> widgets.VBox:
     """Hardware and model size: how many tokens a model reads in the time of one."""
 
     def draw(hardware: int, weights: float) -> str:
         picture = ideas.roofline(PRESETS[hardware], weights)
         return picture.html() + f"<p>{picture.alt}</p>"
 
-    sizes = [("this course's primary, 5.5 M", weights), ("1 B", 1e9), ("8 B", 8e9), ("70 B", 70e9)]
+    sizes = [
+        (f"this course's primary, {weights / 1e6:.1f} M", weights),
+        ("1 B", 1e9),
+        ("8 B", 8e9),
+        ("70 B", 70e9),
+    ]
     names = [(chip.name, index) for index, chip in enumerate(PRESETS)]
     return panel(draw, {"hardware": choice("hardware", names), "weights": choice("weights", sizes)})
 
