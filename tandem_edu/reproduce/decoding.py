@@ -25,7 +25,7 @@ DRAFTERS = ("secondary", "distilled", "tandem")
 
 
 def decoding_tables(
-    pair: Pair, parts: Texts, count: int = 12, say: Callable[[str], None] = print
+    pair: Pair, parts: Texts, count: int = 8, say: Callable[[str], None] = print
 ) -> tuple[list[Table], dict[str, Comparison]]:
     """Accepted drafts per block and wall-clock; and the comparisons on the test prompts, to draw."""
     blocks: list[dict[str, Any]] = []
