@@ -1,0 +1,255 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 Speculative decoding
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/04_speculative_decoding.ipynb)
+#
+# **Time:** about one minute of computing on a laptop's CPU, less on a Colab GPU (an estimate).
+#
+# **At the end you can**
+# * go through one cycle of draft, verify and accept by hand;
+# * prove that the result has exactly the primary's distribution, and test it with chi-square;
+# * say what 1 − TV has to do with speed.
+
+# %% [markdown]
+# ## Set-up
+# On Colab this installs the toolkit; elsewhere it does nothing. It may be run twice.
+
+# %%
+import importlib.util
+import sys
+
+if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is None:
+    # %pip install --quiet git+https://github.com/tandem-edu/tandem-edu
+    pass
+
+# %%
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from IPython.display import HTML, display
+
+import tandem_edu as te
+from tandem_edu import data, show
+from tandem_edu.decode.verify import verify
+from tandem_edu.show.panels import cycle_panel, cycle_view
+from tandem_edu.zoo import held_out_text
+
+FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers
+
+pair = te.load_pair()
+text = held_out_text()
+strings = [data.token_strings(pair.tokenizer, [token])[0] for token in range(pair.primary.config.vocab_size)]
+
+# %% [markdown]
+# ## The pieces
+# * The **primary** is the large model whose text we want. Its distribution of the next token is *p*.
+# * The **drafter** is a small model that guesses ahead. Its distribution is *q*.
+# * A **block** is the γ tokens (gamma, the *block length*) that the drafter guesses before the primary
+#   looks.
+# * A **cycle** is: draft a block, let the primary read it in *one* call, keep what holds.
+#
+# Reading γ + 1 tokens at once takes the primary little longer than reading one (notebook 01 measures that).
+# So each draft that is kept saves nearly a whole step.
+
+# %%
+prompt = data.prompts(text, pair.tokenizer, length=48, count=1, seed=4)[0]
+warm = te.Sampling(temperature=1.0)
+out = te.speculate(pair.primary, pair.tandem, prompt, 48, block_len=4, sampling=warm, key=jax.random.key(0))
+for stage in ("draft", "verify", "accept"):
+    display(HTML(cycle_view(pair.tokenizer, prompt, out, 1, stage)))
+
+# %% [markdown]
+# Step through all cycles, with the mouse or the arrow keys. (Without a running kernel you see the three
+# steps of one cycle above.)
+
+# %%
+cycle_panel(pair.tokenizer, prompt, out)
+
+# %% [markdown]
+# ## One cycle by hand
+# Without any of the library's machinery, greedy, and wastefully: everything is computed anew each time. The
+# *pending* token is the last of the text; the primary has not read it yet, so the tandem's block starts
+# there.
+
+# %%
+start, drafted = len(prompt) - 1, [int(token) for token in prompt]
+for _ in range(4):
+    tokens = jnp.array(drafted)
+    _, hidden = pair.primary(tokens, return_hidden=True)  # what it made of the block is masked out
+    guess = pair.tandem(tokens, hidden, block_len=8, offset=start % 8)[-1]
+    drafted.append(int(jnp.argmax(guess)))
+
+verdicts = jnp.argmax(pair.primary(jnp.array(drafted)), axis=-1)[start:]  # one call, five positions
+text_by_hand = []
+for draft, own in zip([*drafted[start + 1 :], None], np.asarray(verdicts), strict=True):
+    text_by_hand.append(int(own))
+    told = "the primary's own" if draft is None else "kept" if draft == own else "rejected"
+    print(f"draft {'-' if draft is None else repr(strings[draft]):12} primary {strings[own]!r:12} {told}")
+    if draft != own:
+        break
+
+alone = te.generate(pair.primary, prompt, len(text_by_hand)).tokens
+print("the primary alone writes the same:", np.asarray(alone).tolist() == text_by_hand)
+
+# %% [markdown]
+# ## When may a draft stay?
+# With **greedy** decoding (always the likeliest token) the rule is plain: a draft stays if it is the
+# primary's own likeliest token. With **sampling** that would be wrong: the text must come out distributed
+# *exactly* as if the primary had drawn each token from *p*. The rule (Leviathan et al. 2022, Chen et al.
+# 2023):
+#
+# 1. The drafter draws *x* from *q*.
+# 2. *x* stays with probability min(1, p(x) / q(x)).
+# 3. If it goes, draw from the **residual** instead: what *p* has more than *q*, scaled to add up to 1.
+#
+# Here are *p* and *q* at one place of a held-out text.
+
+# %%
+tokens = jnp.asarray(prompt)
+logits_p, hidden = pair.primary(tokens, return_hidden=True)
+logits_q = pair.tandem(tokens, hidden, block_len=4)
+place = 21
+p, q = (np.asarray(warm.probabilities(logits[place])) for logits in (logits_p, logits_q))
+print("after:", repr(pair.tokenizer.decode(prompt[: place + 1].tolist())[-60:]))
+show.overlap(p, q, strings)
+
+# %% [markdown]
+# The green part is what both agree on. A draft lands there with probability Σ min(p, q), and that is the
+# probability that it is accepted. The **total variation distance** is TV = ½ Σ |p − q|, and
+#
+# $$\sum_v \min(p(v), q(v)) = 1 - \mathrm{TV}(p, q).$$
+#
+# So a drafter that is trained to come near the primary's distribution is trained to be accepted.
+
+# %%
+kept = np.minimum(p, q).sum()
+distance = 0.5 * np.abs(p - q).sum()
+print(f"Σ min(p, q) = {kept:.4f},  1 - TV = {1 - distance:.4f}")
+
+# %% [markdown]
+# ## Why the residual?
+# A token *v* can come out in two ways: drafted and kept, with probability min(p(v), q(v)); or after a
+# rejection, with probability (1 − Σ min(p, q)) · r(v). For the sum to be p(v), r(v) has to be what is
+# missing: max(0, p(v) − q(v)), scaled. Try it: the library's own rule, many thousand times, on small
+# distributions that you can change.
+
+# %%
+small_p = np.array([0.45, 0.25, 0.15, 0.10, 0.05], np.float32)
+small_q = np.array([0.10, 0.50, 0.15, 0.05, 0.20], np.float32)
+draws = 2_000 if FAST else 40_000
+
+
+def emitted(stated_q, key):
+    """The first token that comes out of one cycle of one draft, drawn from q, judged by `stated_q`."""
+    draft_key, judge_key = jax.random.split(key)
+    draft = jax.random.categorical(draft_key, jnp.log(small_q))[None]
+    distributions = jnp.broadcast_to(jnp.asarray(small_p), (2, 5))
+    verdict = verify(draft, jnp.int32(1), stated_q[None], distributions, warm, judge_key, jnp.int32(0))
+    return jnp.where(verdict.accepted == 1, draft[0], verdict.token)
+
+
+keys = jax.random.split(jax.random.key(4), draws)
+honest = np.asarray(jax.vmap(lambda key: emitted(jnp.asarray(small_q), key))(keys))
+
+
+def shares(sample):
+    """How often each of the five tokens came out."""
+    return np.bincount(sample, minlength=5) / len(sample)
+
+
+# %% [markdown]
+# ## A test you can run: chi-square
+# Shares of a sample are never exactly *p*. How far off may they be? With *n* draws, the sum χ² = Σ
+# (observed − expected)² / expected is about as large as the number of tokens less one (here 4) if the draws
+# do come from *p*, and it grows with *n* if they do not. Above 18.5 it happens once in a thousand times by
+# chance.
+
+# %%
+
+
+def chi_square(sample):
+    """χ² of a sample against `small_p`."""
+    observed, expected = np.bincount(sample, minlength=5), small_p * len(sample)
+    return float(np.sum((observed - expected) ** 2 / expected))
+
+
+def by_chance(chi2):
+    """How often chance alone gives a larger χ², with five tokens: exp(-x/2) · (1 + x/2)."""
+    return float(np.exp(-chi2 / 2) * (1 + chi2 / 2))
+
+
+found = chi_square(honest)
+print(f"χ² = {found:.1f}; larger by chance alone: {by_chance(found):.0%} of the times")
+
+# %% [markdown]
+# ## What goes wrong with a wrong q
+# The rule must be told the distribution that the draft was *really* drawn from. A common mistake is to draw
+# at one temperature and state another, or to forget top-k. Say *q* were uniform:
+
+# %%
+lie = jnp.full(5, 0.2)
+wrong = np.asarray(jax.vmap(lambda key: emitted(lie, key))(keys))
+print(f"χ² with a wrong q = {chi_square(wrong):,.0f}")
+show.frequencies(
+    small_p, {"true q": shares(honest), "wrong q": shares(wrong)}, [f"token {i}" for i in range(5)]
+)
+
+# %% [markdown]
+# The text still reads well, which is what makes this mistake hard to notice. Only a statistical test finds
+# it. The toolkit's own tests do this for every drafter, over all texts of several tokens at once.
+#
+# ## On real text
+# How often is a draft accepted along held-out text? For each place, Σ min(p, q) predicts it.
+
+# %%
+windows = data.windows(data.encode(pair.tokenizer, text), 256, 4 if FAST else 32)
+for name in ("secondary", "distilled", "tandem"):
+    found = te.measure.quality(getattr(pair, name), windows, pair.primary, block_len=4)
+    print(f"{name:10} 1 - TV = {1 - found.total_variation:.3f}, same likeliest token {found.agreement:.3f}")
+
+# %% [markdown]
+# **Your turn.** Make `small_q` equal to `small_p` above, then opposite to it, and foresee the share of
+# drafts that stays before you run the cells again. Then change one of the two numbers of a cell only: does
+# χ² notice with 2,000 draws? With 40,000?
+
+# %% [markdown]
+# ## What you have seen
+# * A draft is kept with probability min(1, p/q); after a rejection the primary draws from the residual.
+# * The probability that a draft is kept is 1 − TV(p, q): likeness is speed.
+# * The result has exactly the primary's distribution, if the rule knows the true *q*.
+#
+# ## Questions
+# <details><summary>Under greedy decoding all weight is on one token. What does the rule become?</summary>
+#
+# If both choose the same token, p(x)/q(x) = 1 and it stays. If not, p(x) = 0 and it goes; the residual is
+# then the primary's own token. That is "keep while the likeliest tokens agree".
+# </details>
+#
+# <details><summary>Why are all drafts behind a rejected one thrown away, even good ones?</summary>
+#
+# They were drawn given the rejected token. The text now goes on from another token, and the primary's
+# distributions at those places belong to a text that does not exist.
+# </details>
+#
+# <details><summary>Could one accept more often than 1 − TV and stay exact?</summary>
+#
+# Not for a single token: a draft equal to the emitted token is possible with probability Σ min(p, q) at
+# most. For a whole block, yes, a little: block verification (notebook 08).
+# </details>
+#
+# ## The way on
+# [05 Block sizes and speedups](05_block_sizes_and_speedups.ipynb): how long should a block be?
