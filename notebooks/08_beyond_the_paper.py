@@ -20,7 +20,8 @@
 # **At the end you can**
 # * name six kinds of drafters, and say what each of them reads of the primary;
 # * swap one for another by changing one argument, and compare them fairly in one table;
-# * verify a block as a whole instead of token by token, and let a rule end blocks early.
+# * verify a block as a whole instead of token by token;
+# * bring a model from Hugging Face, and say what a GPU, a TPU or several devices change.
 #
 # You need: what *primary*, *drafter*, *block length* γ and *tandem* mean (notebook 00).
 
@@ -37,36 +38,33 @@ if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is N
     pass
 
 # %%
+import dataclasses
 import os
+import tempfile
 
 import jax
+import jax.numpy as jnp
 from IPython.display import HTML, display
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import tandem_edu as te
 from tandem_edu import data, show
 from tandem_edu.show.panels import gamma_panel, gamma_view
 from tandem_edu.train import Objective, recipe, train
+from tandem_edu.zoo import texts
 
 FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers, worse models
 
 # %% [markdown]
 # ## A text and a primary
-# The source code of Python's standard library, and a primary of six layers that learns from it for less
-# than a minute. Files are held out, and everything below is measured on those.
+# The primary that comes with the toolkit, and the text it knows: help topics and source files that come
+# with Python. Some files are held out, and everything below is measured on those.
 
 # %%
-train_text, valid_text = te.load_text("pysource").train_valid()
-if FAST:
-    train_text, valid_text = (data.Corpus(text.documents[:20]) for text in (train_text, valid_text))
-tokenizer = data.train_tokenizer(train_text, vocab_size=1024)
-tokens, valid = data.encode(tokenizer, train_text), data.encode(tokenizer, valid_text)
-
-sizes = {"vocab_size": 1024, "d_model": 128, "n_heads": 4, "n_kv_heads": 4, "d_ff": 352, "max_len": 256}
-config = te.TransformerConfig(n_layers=6, **sizes)
+pair, parts = te.load_pair(), texts()
+primary, config, tokenizer = pair.primary, pair.primary.config, pair.tokenizer
+tokens, valid = data.encode(tokenizer, parts.train), data.encode(tokenizer, parts.dev)
 short = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 4e-3}
-steps = 20 if FAST else 500
-primary_recipe = recipe("primary", steps=steps, **short)
-primary, _ = train(te.Transformer(config, key=jax.random.key(0)), primary_recipe, tokens, valid)
 
 # %% [markdown]
 # ## Six ideas
@@ -86,12 +84,12 @@ primary, _ = train(te.Transformer(config, key=jax.random.key(0)), primary_recipe
 # Each learns with the same data, steps and losses. All but the last two have one layer of the same size.
 
 # %%
-small = te.TransformerConfig(n_layers=1, shared_vocab=True, **sizes)
+small = dataclasses.replace(config, n_layers=1, d_ff=256, shared_vocab=True)
 secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
 key = jax.random.key(2)
 untrained = {
     "plain secondary": secondary,
-    "tandem": te.Tandem(secondary, config, "fused", key=key),
+    "tandem": te.Tandem(secondary, config, "fused", own_history=True, key=key),
     "EAGLE": te.Eagle(secondary, config, "fused", key=key),
     "cross-attending": te.CrossAttending(secondary, config, "last", key=key),
     "early exit": te.EarlyExit(config, exit_layer=2, key=key),
@@ -99,7 +97,7 @@ untrained = {
 if FAST:
     untrained = {name: untrained[name] for name in ("plain secondary", "tandem")}
 
-copying = {"steps": 20 if FAST else 200, "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),), **short}
+copying = {"steps": 10 if FAST else 120, "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),), **short}
 drafters = {}
 for name, model in untrained.items():
     plain = isinstance(model, te.Transformer)
@@ -113,17 +111,17 @@ drafters["prompt lookup"] = te.PromptLookup(1024, ngram=3)
 # ## One table
 # The same held-out beginnings, the same keys, sampled at temperature 1. Every one of these texts has
 # exactly the primary's distribution; a drafter only changes how many calls it takes. *Agreement* is the
-# share of held-out tokens where drafter and primary have the same first choice (the text itself is
-# given); prompt lookup makes no predictions there.
+# share of held-out tokens where drafter and primary have the same first choice (the text itself is given);
+# prompt lookup makes no predictions there.
 
 # %%
-prompts = data.prompts(valid_text, tokenizer, length=40, count=2 if FAST else 8)
+prompts = data.prompts(parts.dev, tokenizer, length=40, count=2 if FAST else 6)
 comparison = te.measure.compare(
     primary,
     drafters,
     prompts,
-    max_new_tokens=32 if FAST else 64,
-    block_lens=(4,) if FAST else (2, 4, 8),
+    max_new_tokens=32 if FAST else 48,
+    block_lens=(4,) if FAST else (2, 4),
     sampling=te.Sampling(temperature=1.0),
     key=jax.random.key(3),
     repetitions=2,
@@ -148,9 +146,9 @@ display(HTML(show.html_table(rows, "Drafters at γ = 4, sampled")))
 show.tokens_per_call(comparison)
 
 # %% [markdown]
-# Some of these are better on one page than on another, and all suffer from a primary that has learned for
-# less than a minute. What the table cannot show is what they cost to build: the tandem and EAGLE need a
-# training each time the primary changes, prompt lookup needs nothing at all.
+# All have learned for seconds only; the shipped tandem (`pair.tandem`) is what some minutes more give. What
+# the table cannot show is what they cost to build: most need a training each time the primary changes,
+# prompt lookup needs nothing at all.
 #
 # Move the slider, and look at *where* each drafter is right. (Without a kernel you see γ = 4.)
 
@@ -171,7 +169,7 @@ settings = {"block_len": 8, "sampling": te.Sampling(temperature=1.0), "key": jax
 rows = []
 for verification in ("token", "block"):
     out = te.speculate(
-        primary, drafters["tandem"], prompts, 64, num_samples=2, verification=verification, **settings
+        primary, pair.tandem, prompts, 64, num_samples=2, verification=verification, **settings
     )
     found = out.trace.summary()
     rows.append({
@@ -179,41 +177,53 @@ for verification in ("token", "block"):
         "tokens per primary call": f"{found['block_efficiency']:.2f}",
         "drafts kept": f"{found['accepted']} of {found['drafted']}",
     })  # fmt: skip
-display(HTML(show.html_table(rows, "The tandem, γ = 8, sampled")))
+display(HTML(show.html_table(rows, "The shipped tandem, γ = 8, sampled")))
 
 # %% [markdown]
-# ## Ending a block early
-# A draft that will be rejected is a wasted step. A *router* estimates, after each draft, the probability
-# that the primary accepts it, and ends the block where that falls below a threshold τ. The simplest needs
-# no training: the drafter's own probability of what it drafted. Is that estimate right? In a *reliability
-# diagram* the drafts are sorted by confidence; on the diagonal, of those with 70 %, 70 % are accepted.
+# ## A pair from Hugging Face
+# `te.from_hf(folder)` reads a model of the Llama family (its config.json and safetensors), `te.to_hf`
+# writes one that `transformers` can read. There and back, nothing changes:
 
 # %%
-rules = {"confidence": te.ConfidenceRule(0.0), "entropy": te.EntropyRule(100.0)}  # these stop nothing yet
-found = {}
-for name, rule in rules.items():
-    out = te.speculate(primary, drafters["tandem"], prompts, 64, router=rule, num_samples=4, **settings)
-    found[name] = te.measure.calibration(*te.measure.judged_drafts([out.trace]))
-show.reliability(found)
+with tempfile.TemporaryDirectory() as folder:
+    te.to_hf(primary, folder)
+    again = te.from_hf(folder)
+text = jnp.asarray(prompts[0])
+print(f"largest difference of logits: {float(jnp.abs(again(text) - primary(text)).max()):.1e}")
+
+# %% [markdown]
+# For a larger pair download, say, `HuggingFaceTB/SmolLM2-135M` and `SmolLM2-360M` (they share a tokenizer)
+# with `huggingface_hub.snapshot_download`, load both with `te.from_hf`, and speculate with the small one as
+# it is. Then put a `te.Tandem` around it and train that with `recipe("tandem-distil")` on a GPU.
+#
+# ## A GPU, a TPU, several devices
+# Nothing in this course names a device: JAX runs it on what there is.
 
 # %%
-rows = []
-for threshold in (0.0, 0.2, 0.4, 0.6):
-    rule = te.ConfidenceRule(threshold)
-    summary = te.speculate(primary, drafters["tandem"], prompts, 64, router=rule, **settings).trace.summary()
-    rows.append({
-        "τ": threshold,
-        "drafted per call": f"{summary['mean_drafted']:.2f}",
-        "of these accepted": f"{summary['acceptance_rate']:.0%}",
-        "tokens per primary call": f"{summary['block_efficiency']:.2f}",
-    })  # fmt: skip
-display(HTML(show.html_table(rows, "A threshold trades drafts for calls (γ = 8)")))
+print(jax.devices())
+
+# %% [markdown]
+# What changes is the balance. By the roofline (notebook 01) a GPU reads dozens of tokens in the time of
+# one, so that a verification costs about one step and longer blocks pay; a model as small as ours is then
+# limited by the time it takes to start each operation. Larger models show the paper's gains.
+#
+# Rows of a batch do not look at one another, so they can be spread over as many devices as there are. The
+# same lines do it for one device and for eight: put the rows on the devices, and compile.
+
+# %%
+mesh = Mesh(jax.devices(), ("rows",))
+count = 4 * len(jax.devices())
+rows_of_text = jnp.asarray(data.windows(valid, seq_len=128, limit=count)[:, :-1])
+spread_out = jax.device_put(rows_of_text, NamedSharding(mesh, PartitionSpec("rows")))
+logits = jax.jit(lambda model, rows: model(rows))(primary, spread_out)
+print(f"{logits.shape[0]} rows, {logits.sharding.num_devices} device(s)")
 
 # %% [markdown]
 # ## What you have seen
 # * Drafters differ in **what of the primary they read**; `te.speculate` takes any of them.
 # * **Block verification** keeps at least as many drafts as token-by-token verification.
-# * A **router** trades wasted drafts for calls of the primary, and its confidence can be checked.
+# * Models come from and go to Hugging Face's format; the same code runs on other hardware, with another
+#   balance.
 #
 # ## Questions
 # <details><summary>Why can early exit share the primary's cache, but a plain secondary cannot?</summary>

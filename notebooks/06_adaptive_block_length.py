@@ -1,0 +1,199 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 Adaptive block length
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/06_adaptive_block_length.ipynb)
+#
+# **Time:** about two minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
+#
+# **At the end you can**
+# * say what a router sees, and train one on the pair's own drafts;
+# * read a reliability diagram, and compute a calibration error;
+# * choose a threshold by what it costs and what it saves.
+
+# %% [markdown]
+# ## Set-up
+# On Colab this installs the toolkit; elsewhere it does nothing. It may be run twice.
+
+# %%
+import importlib.util
+import sys
+
+if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is None:
+    # %pip install --quiet git+https://github.com/tandem-edu/tandem-edu
+    pass
+
+# %%
+import os
+
+import jax
+import numpy as np
+from IPython.display import HTML, display
+
+import tandem_edu as te
+from tandem_edu import data, show
+from tandem_edu.measure import calibration, compare, judged_drafts, sweep_thresholds
+from tandem_edu.show.panels import router_panel, router_view
+from tandem_edu.train import train_router
+from tandem_edu.zoo import texts
+
+FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers
+
+pair, parts = te.load_pair(), texts()
+prompts = data.prompts(parts.dev, pair.tokenizer, length=48, count=2 if FAST else 6)
+warm = te.Sampling(temperature=1.0)
+
+# %% [markdown]
+# ## Some drafts are easy
+# A drafter guesses γ tokens (a *block*) before the primary looks. Some tokens are easy to guess: the rest
+# of a long name, a closing bracket. Others nobody could know. With a constant γ the drafter goes on
+# guessing after a hopeless one, and all of that is thrown away. A **router** decides after each draft
+# whether to go on: it estimates the probability that the draft will be accepted, and ends the block if that
+# is below a **threshold** τ (tau).
+#
+# How different are the places? Here is the number of drafts accepted per cycle at γ = 8:
+
+# %%
+constant = compare(
+    pair.primary, {"tandem": pair.tandem}, prompts, 48, (8,), warm, jax.random.key(0), repetitions=1
+)
+accepted = [row["accepted"] for out in constant.runs[0].outputs for row in out.trace.rows()]
+for length in range(9):
+    share = np.mean(np.array(accepted) == length)
+    print(f"{length} accepted: {share:5.1%}  {'█' * round(60 * share)}")
+
+# %% [markdown]
+# ## What a router can know
+# It must be cheap, so it looks at what the drafter has computed anyway:
+#
+# * the **entropy** of its distribution *q*, H = −Σ q log q: how undecided it is;
+# * the largest probabilities of *q*, and that of the token it drew;
+# * its last hidden vector.
+#
+# The paper's router is a network of two layers on these. It learns from the pair's own drafts: each one
+# that the primary judged is an example, accepted or not. (Drafts behind a rejected one are no examples:
+# nobody asked.)
+
+# %%
+training_prompts = data.prompts(parts.train, pair.tokenizer, length=48, count=16 if FAST else 96)
+router, held_out = train_router(
+    pair.primary,
+    pair.tandem,
+    training_prompts,
+    block_len=8,
+    sampling=warm,
+    steps=100 if FAST else 600,
+    key=jax.random.key(1),
+)
+print(f"{len(held_out.kept):,} drafts held out, {held_out.kept.mean():.0%} of them accepted")
+
+# %% [markdown]
+# ## Does it mean what it says?
+# Of all drafts to which the router gives 70 %, about 70 % should be accepted; then it is **calibrated**. A
+# reliability diagram shows it: sort drafts into bins by confidence and compare with the share accepted. The
+# *expected calibration error* (ECE) is the mean distance from the diagonal. Beside it a rule that needs no
+# training: the drafter's own probability of the token it drew.
+
+# %%
+how = {"block_len": 8, "max_new_tokens": 48, "sampling": warm, "key": jax.random.key(2)}
+rules = {"router": router.with_threshold(0.0), "own probability": te.ConfidenceRule(0.0)}
+found = {}
+for name, rule in rules.items():
+    outs = [te.speculate(pair.primary, pair.tandem, prompt, router=rule, **how) for prompt in prompts]
+    found[name] = calibration(*judged_drafts([out.trace for out in outs]))
+    print(f"{name}: ECE {found[name].error:.3f}")
+show.reliability(found)
+
+# %% [markdown]
+# With *sampled* text a low own probability need not mean a bad guess: if *p* and *q* are alike, the draft
+# is accepted however unlikely it was. The router can learn that; the rule cannot.
+#
+# ## Turn the threshold
+# At τ = 0 no block ends early (a constant γ = 8); at τ near 1 hardly any draft is made. All settings run
+# through one compiled program: τ is a number it is given.
+
+# %%
+taus = (0.0, 0.5, 0.9) if FAST else (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+sweep = sweep_thresholds(
+    pair.primary,
+    pair.tandem,
+    prompts,
+    router,
+    taus,
+    block_len=8,
+    max_new_tokens=48,
+    sampling=warm,
+    key=jax.random.key(3),
+    repetitions=2 if FAST else 4,
+    progress=True,
+)
+display(HTML(router_view(sweep, len(sweep) // 2)))
+
+# %%
+router_panel(sweep)
+
+# %%
+best = max(sweep, key=lambda one: np.median(one.speedup))
+print(f"fastest: τ = {best.threshold:g}, {np.median(best.speedup):.2f} times the primary alone")
+print(f"τ = 0 (constant γ = 8): {np.median(sweep[0].speedup):.2f} times")
+
+# %% [markdown]
+# The fair rival is the *best* constant γ, not γ = 8:
+
+# %%
+lengths = (2, 4) if FAST else (1, 2, 3, 4, 5, 6)
+rivals = compare(
+    pair.primary,
+    {"tandem": pair.tandem},
+    prompts,
+    48,
+    lengths,
+    warm,
+    jax.random.key(3),
+    repetitions=2 if FAST else 4,
+)
+rival = rivals.fastest("tandem")
+print(f"best constant: γ = {rival.block_len}, {np.median(rival.speedup):.2f} times the primary alone")
+
+# %% [markdown]
+# **Your turn.** Set `warm = te.Sampling()` (greedy) at the top and run all cells. Which of the two
+# confidences is now better calibrated, and where does the best τ go?
+
+# %% [markdown]
+# ## What you have seen
+# * How many drafts hold varies widely from place to place; a router ends blocks where it expects a
+#   rejection.
+# * It learns from the pair's own drafts, and its confidence can be checked against what happened.
+# * τ trades wasted drafts against tokens per call. What is best depends on what a draft costs.
+#
+# ## Questions
+# <details><summary>Does a router change the text?</summary>
+#
+# No. It decides how many drafts are made, before anybody has judged them; verification keeps the
+# distribution exact for any block length that depends only on the past.
+# </details>
+#
+# <details><summary>If drafts were free, which τ would be best?</summary>
+#
+# 0: never stop early. Wasted drafts would cost nothing (as long as verifying a longer block does not).
+# </details>
+#
+# <details><summary>Why must the router learn from this drafter's drafts, and not from another's?</summary>
+#
+# Its features are this drafter's hidden values, and "accepted" depends on how like the primary this drafter
+# is. The library refuses a router of another drafter.
+# </details>
+#
+# ## The way on
+# [07 The tandem alone](07_tandem_alone.ipynb): what if nobody verifies?
