@@ -42,6 +42,14 @@ def test_badge_and_set_up_cell_name_the_repository(source):
     assert text.count("Open in Colab") == text.count("%pip install") == 1
 
 
+def test_the_readme_lists_every_notebook_with_its_badge():
+    page = (HERE.parent / "README.md").read_text("utf-8")
+    assert links.linked_badges(page) == page, "run `make links`"
+    for source in SOURCES:
+        assert f"](notebooks/{source.stem}.ipynb)" in page
+        assert f"/blob/main/notebooks/{source.stem}.ipynb)" in page
+
+
 @every_notebook
 def test_the_committed_notebook_shows_its_results(source):
     """Executed, in order, without errors, warnings, widgets or a path of the machine that ran it."""

@@ -7,26 +7,32 @@ from pathlib import Path
 
 from tandem_edu.cli import _parser
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def test_its_program_runs():
     (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     short = re.sub(r"steps=\d+", "steps=2, seq_len=32", program)
-    assert short.count("steps=2,") == 2
+    assert short.count("steps=2,") == 1
     run = subprocess.run([sys.executable, "-W", "error", "-c", short], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "acceptance_by_position" in run.stdout
 
 
+def test_its_pictures_and_pages_are_there():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links and not [link for link in links if not (ROOT / link).exists()]
+
+
 def test_its_commands_are_commands():
     commands = re.findall(r"^\.venv/bin/tandem-edu (.*)$", README, re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 8
     for command in commands:
         _parser().parse_args(re.sub(r'"[^"]*"', "text", command).split())
 
 
 def test_its_make_targets_exist():
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"make ([a-z-]+)", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
