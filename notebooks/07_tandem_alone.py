@@ -1,0 +1,200 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 The tandem alone
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/07_tandem_alone.ipynb)
+#
+# **Time:** about three minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
+#
+# **At the end you can**
+# * write with a tandem without verification, with and without the free token;
+# * weigh quality against time for several models;
+# * say what a deep tandem is, and why blocks are not predicted at once.
+
+# %% [markdown]
+# ## Set-up
+# On Colab this installs the toolkit; elsewhere it does nothing. It may be run twice.
+
+# %%
+import importlib.util
+import sys
+
+if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is None:
+    # %pip install --quiet git+https://github.com/tandem-edu/tandem-edu
+    pass
+
+# %%
+import dataclasses
+import os
+
+import jax
+import numpy as np
+from IPython.display import HTML, display
+
+import tandem_edu as te
+from tandem_edu import data, show
+from tandem_edu.measure import interleaved, quality
+from tandem_edu.model import BlockPrediction, Joint
+from tandem_edu.train import recipe, train
+from tandem_edu.zoo import texts
+
+FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers, worse models
+
+pair, parts = te.load_pair(), texts()
+prompts = data.prompts(parts.dev, pair.tokenizer, length=48, count=1 if FAST else 3)
+tokens, valid = data.encode(pair.tokenizer, parts.train), data.encode(pair.tokenizer, parts.dev)
+windows = data.windows(valid, 256, 8 if FAST else 48)
+
+# %% [markdown]
+# ## Without verification
+# In notebooks 04 to 06 the secondary was a *drafter*: the primary judged every token. The paper's first
+# idea is simpler: let the secondary's tokens stand. The secondary writes a **block** of γ tokens, the
+# primary reads it in one call, and that refreshes the representations that the secondary looks at. The text
+# is then no longer the primary's, but that of a model between the two.
+
+# %%
+out = te.block_generate(pair.primary, pair.tandem_ce, prompts[0], 48, block_len=4)
+print(pair.tokenizer.decode(prompts[0].tolist())[-120:], "|", pair.tokenizer.decode(out.tokens.tolist()))
+
+# %% [markdown]
+# ## The free token
+# When the primary reads a block, it also predicts the token after it, at no extra cost: the **free token**.
+# So a block of γ tokens can be γ − 1 of the secondary's and one of the primary's.
+
+# %%
+for free in (True, False):
+    out = te.block_generate(pair.primary, pair.tandem_ce, prompts[0], 48, block_len=4, free_token=free)
+    row = out.trace.rows()[0]
+    print(f"free_token={free}: {row['drafted']} of the first {row['emitted']} tokens are the secondary's")
+
+# %% [markdown]
+# ## Quality against time
+# The longer the block, the cheaper and the worse. **Cross-entropy** is the mean of −log of the probability
+# given to the token that really comes: lower is better. Beside the tandem stand the secondary alone, a
+# *mid-size* model and the primary.
+
+# %%
+new_tokens = 32 if FAST else 96
+alone = {"secondary": pair.secondary, "mid-size": pair.mid_size, "primary": pair.primary}
+write = {name: lambda p, m=model: te.generate(m, p, new_tokens) for name, model in alone.items()}
+scores = {name: quality(model, windows, pair.primary).cross_entropy for name, model in alone.items()}
+for gamma in (2, 4, 8):
+    name = f"tandem, γ = {gamma}"
+    how = {"block_len": gamma, "max_block_len": gamma, "free_token": False}
+    write[name] = lambda p, how=how: te.block_generate(pair.primary, pair.tandem_ce, p, new_tokens, **how)
+    scores[name] = quality(pair.tandem_ce, windows, pair.primary, block_len=gamma).cross_entropy
+seconds, _ = interleaved(
+    {name: lambda one=one: [one(prompt) for prompt in prompts] for name, one in write.items()},
+    repetitions=2 if FAST else 5,
+)
+per_token = {name: 1e3 * np.median(taken) / (len(prompts) * new_tokens) for name, taken in seconds.items()}
+show.quality_against_time(scores, per_token)
+
+# %%
+rows = [
+    {"model": name, "cross-entropy": f"{scores[name]:.3f}", "ms per token": f"{per_token[name]:.2f}"}
+    for name in scores
+]
+display(HTML(show.html_table(rows, "On this machine")))
+
+# %% [markdown]
+# What the tandem buys depends on the machine: on the paper's accelerators reading a block costs hardly more
+# than one step; on a processor it costs more (notebook 01).
+#
+# ## γ without end
+# With a block longer than the text the primary reads the prompt and nothing else: an **encoder** for the
+# secondary.
+
+# %%
+endless = te.block_generate(pair.primary, pair.tandem_ce, prompts[0], 32, block_len=64, free_token=False)
+print(f"calls of the primary after the prompt: {int(endless.trace.cycles) - 1}")
+
+# %% [markdown]
+# ## Deep tandem
+# Must the primary be a finished model? The paper's appendix cuts *one* model in two: the lower half is the
+# primary, the upper half the secondary, and both are trained together from nothing. Small and short here,
+# so that it fits into a minute; the larger run is in the repository's results.
+
+# %%
+length = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 3e-3}
+length["steps"] = 20 if FAST else 250
+sizes = {"d_model": 128, "n_heads": 4, "n_kv_heads": 2, "d_ff": 256, "max_len": 256}
+whole_config = te.TransformerConfig(vocab_size=1024, n_layers=4, **sizes)
+half_config = dataclasses.replace(whole_config, n_layers=2)
+whole = te.Transformer(whole_config, key=jax.random.key(0))
+lower = te.Transformer(half_config, key=jax.random.key(1))
+upper_config = dataclasses.replace(half_config, shared_vocab=True)
+upper = te.Transformer(upper_config, key=jax.random.key(2), vocabulary=lower.vocabulary)
+deep = Joint(lower, te.Tandem(upper, half_config, "last", key=jax.random.key(3)))
+_, whole_history = train(whole, recipe("primary", **length), tokens, valid)
+_, deep_history = train(deep, recipe("tandem-ce", **length), tokens, valid, primary=lower)
+show.loss_curves({"whole model": whole_history, "deep tandem": deep_history})
+
+# %%
+accuracy = {
+    "whole": whole_history[-1]["valid_accuracy"],
+    "deep tandem": deep_history[-1]["valid_accuracy"],
+}
+gap = 100 * (accuracy["deep tandem"] - accuracy["whole"])
+print(", ".join(f"{name} {share:.1%}" for name, share in accuracy.items()))
+print(f"difference: {gap:+.1f} points, after {length['steps']} steps")
+
+# %% [markdown]
+# ## Is the small autoregressive part needed?
+# What if the secondary predicted the whole block at once, without reading its own tokens? **Block
+# prediction**: within the block it sees only the block's first token.
+
+# %%
+secondary = te.Transformer(pair.secondary.config, key=jax.random.key(4), vocabulary=pair.primary.vocabulary)
+states = [pair.tandem.projections[0].states]
+fresh = te.Tandem(secondary, pair.primary.config, states, own_history=True, key=jax.random.key(5))
+short = recipe("tandem-ce", block_lens=(8,), **length)
+ends = {}
+for name, model in (("token by token", fresh), ("8 at once", BlockPrediction(fresh))):
+    _, history = train(model, short, tokens, valid, primary=pair.primary)
+    ends[name] = history[-1]["valid_loss"]
+    print(f"{name}: cross-entropy {ends[name]:.2f} at γ = 8")
+
+# %% [markdown]
+# The paper found 2.71 against 5.55: knowing one's own last tokens is worth more than the primary's view of
+# the older ones.
+#
+# **Your turn.** Train block prediction with `block_lens=(2,)`. How much is lost now?
+
+# %% [markdown]
+# ## What you have seen
+# * Without verification a tandem trades quality for time; γ is the knob.
+# * The free token makes one token of each block the primary's.
+# * A model can be cut into a tandem and trained as one; predicting blocks without an autoregressive part
+#   does not work.
+#
+# ## Questions
+# <details><summary>What is block_generate with γ = 1 and the free token?</summary>
+#
+# The primary alone: each block is its own next token.
+# </details>
+#
+# <details><summary>Why can quality fall with γ although the tandem was trained with long blocks?</summary>
+#
+# Deep in a block the secondary has seen more tokens through its own eyes only. That is less information,
+# whatever the training.
+# </details>
+#
+# <details><summary>When would you choose the tandem alone over speculative decoding?</summary>
+#
+# When a fixed time per token matters more than having exactly the primary's text.
+# </details>
+#
+# ## The way on
+# [08 Beyond the paper](08_beyond_the_paper.ipynb).
