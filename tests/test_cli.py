@@ -207,7 +207,7 @@ def test_a_command_that_is_none(arguments, capsys):
 def test_the_command_is_installed_and_helps():
     run = subprocess.run([sys.executable, "-m", "tandem_edu.cli", "--help"], capture_output=True, text=True)
     assert run.returncode == 0
-    for command in ("demo", "train", "generate", "speculate"):
+    for command in ("demo", "train", "generate", "speculate", "reproduce"):
         assert command in run.stdout
 
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from tandem_edu import show
 from tandem_edu.demo.plan import DISTILLED, SHOWN, TANDEM, Plan
-from tandem_edu.measure import Comparison, Quality, machine, spread
+from tandem_edu.measure import Comparison, Quality, looping, machine, spread
 from tandem_edu.model.weights import Model
 from tandem_edu.train import TrainResult
 
@@ -133,8 +133,8 @@ def _acceptance(done: Demo) -> list:
     return [
         show.paragraph(
             "A draft is reached only if all before it were accepted. Greedy text of a small model tends to "
-            f"repeat itself, which flatters every drafter ({looping(done.greedy):.0%} of the greedy text "
-            f"below repeats, {looping(done.sampled):.0%} of the sampled), so both are shown: greedy first."
+            f"repeat itself, which flatters every drafter ({_looping(done.greedy):.0%} of the greedy text "
+            f"below repeats, {_looping(done.sampled):.0%} of the sampled), so both are shown: greedy first."
         ),
         show.acceptance_by_position(done.greedy, SHOWN),
         show.acceptance_by_position(done.sampled, SHOWN),
@@ -168,16 +168,8 @@ def _method(done: Demo) -> list:
     ]
 
 
-def looping(comparison: Comparison, length: int = 8) -> float:
-    """Share of the new tokens of the primary's texts that end a run of `length` tokens seen before in it."""
-    repeated = total = 0
-    for out in comparison.primary_outputs:
-        text, seen = np.asarray(out.tokens)[: int(out.length)].tolist(), set()
-        for end in range(length, len(text) + 1):
-            run = tuple(text[end - length : end])
-            repeated, total = repeated + (run in seen), total + 1
-            seen.add(run)
-    return repeated / total if total else 0.0
+def _looping(comparison: Comparison) -> float:
+    return looping([np.asarray(out.tokens)[: int(out.length)] for out in comparison.primary_outputs])
 
 
 def _parameters(model) -> int:

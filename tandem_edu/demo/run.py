@@ -47,7 +47,8 @@ def demo(
     pair, parts = load_pair(), texts()
     tokens, valid = (data.encode(pair.tokenizer, part) for part in (parts.train, parts.dev))
     say(f"     {len(tokens):,} tokens to learn from, {len(valid):,} held out")
-    say("2/4  training two drafters with the same data, steps and losses")
+    first = "" if plan.primary is None else "a primary, then "
+    say(f"2/4  training {first}two drafters with the same data, steps and losses")
     primary, results = train_all(plan, pair.primary, tokens, valid, folder / _runs(plan))
     say("3/4  measuring on text that no model has seen")
     models: dict[str, Any] = {"primary": primary, **{name: result.model for name, result in results.items()}}

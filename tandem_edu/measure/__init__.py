@@ -10,6 +10,7 @@ from tandem_edu.measure.calibration import judged_drafts as judged_drafts
 from tandem_edu.measure.decoding import Comparison as Comparison
 from tandem_edu.measure.decoding import Run as Run
 from tandem_edu.measure.decoding import compare as compare
+from tandem_edu.measure.looping import looping as looping
 from tandem_edu.measure.quality import Quality as Quality
 from tandem_edu.measure.quality import quality as quality
 from tandem_edu.measure.speedup import tokens_per_call as tokens_per_call

@@ -112,30 +112,54 @@ def compare(
         "key": key,
         "num_samples": num_samples,
     }
-    latest: dict[Any, tuple[Output, ...]] = {}  # by contender
-
-    def decode(name, one):
-        latest[name] = tuple(one(prompt=prompt, **settings) for prompt in prompts)
-        return latest[name]
-
-    contenders: dict[Any, Callable[[], object]] = {
-        "primary": partial(decode, "primary", partial(generate, primary))
+    ways = {
+        (drafter, block_len): speculating(primary, drafters[drafter], block_len, **how)
+        for drafter in drafters
+        for block_len in block_lens
     }
-    for drafter in drafters:
-        for block_len in block_lens:
-            width = 1 << (block_len - 1).bit_length()  # few programs, none much wider than its γ
-            one = partial(
-                speculate, primary, drafters[drafter], block_len=block_len, max_block_len=width, **how
-            )
-            contenders[drafter, block_len] = partial(decode, (drafter, block_len), one)
-    seconds, _ = interleaved(contenders, repetitions, progress)
-    alone = seconds.pop("primary")
+    seconds, outputs = decoded_in_turns(primary, ways, prompts, settings, repetitions, progress)
+    alone = seconds.pop(ALONE)
     runs = [
-        Run(drafter, block_len, latest[drafter, block_len], taken, alone / taken)
+        Run(drafter, block_len, outputs[drafter, block_len], taken, alone / taken)
         for (drafter, block_len), taken in seconds.items()
     ]
     greedy = sampling is None or sampling.greedy
-    return Comparison(tuple(prompts), latest["primary"], alone, tuple(runs), greedy)
+    return Comparison(tuple(prompts), outputs[ALONE], alone, tuple(runs), greedy)
+
+
+ALONE = "primary alone"
+
+
+def speculating(primary: Transformer, drafter: Any, block_len: int, **how: Any) -> Callable[..., Output]:
+    """`speculate` for `decoded_in_turns`: few compiled programs, none much wider than its γ."""
+    width = 1 << (block_len - 1).bit_length()
+    return partial(speculate, primary, drafter, block_len=block_len, max_block_len=width, **how)
+
+
+def decoded_in_turns(
+    primary: Transformer,
+    ways: Mapping[Any, Callable[..., Output]],
+    prompts: Sequence[np.ndarray],
+    settings: Mapping[str, Any],
+    repetitions: int,
+    progress: bool = False,
+) -> tuple[dict[Any, np.ndarray], dict[Any, tuple[Output, ...]]]:
+    """Every prompt decoded in each of the `ways`, and by the primary alone (`ALONE`), taking turns.
+
+    A way is called with `prompt` and the `settings`. Gives the seconds of all prompts together,
+    float[repetitions], and the outputs, one a prompt; both by the name of the way.
+    """
+    latest: dict[Any, tuple[Output, ...]] = {}
+
+    def decode(name: Any, one: Callable[..., Output]) -> tuple[Output, ...]:
+        latest[name] = tuple(one(prompt=prompt, **settings) for prompt in prompts)
+        return latest[name]
+
+    contenders = {ALONE: partial(generate, primary), **ways}
+    seconds, _ = interleaved(
+        {name: partial(decode, name, one) for name, one in contenders.items()}, repetitions, progress
+    )
+    return seconds, latest
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -6,16 +6,16 @@ out of each call of the primary. The best τ is where the two costs balance, and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from tandem_edu.decode import Drafter, LearnedRouter, Sampling, generate, speculate
+from tandem_edu.decode import Drafter, LearnedRouter, Output, Sampling
 from tandem_edu.decode.trace import summarise
 from tandem_edu.errors import require
-from tandem_edu.measure.timing import interleaved, spread
+from tandem_edu.measure.decoding import ALONE, decoded_in_turns, speculating
+from tandem_edu.measure.timing import spread
 from tandem_edu.model import Attached, Transformer
 
 
@@ -61,22 +61,15 @@ def sweep_thresholds(
     """
     for name, given in (("threshold", thresholds), ("prompt", prompts)):
         require(len(given) > 0, f"at least one {name}", "none", "pass one")
+    ways = {
+        tau: speculating(primary, drafter, block_len, router=router.with_threshold(tau)) for tau in thresholds
+    }
     settings = {"max_new_tokens": max_new_tokens, "sampling": sampling, "key": key}
-    how = {"block_len": block_len, "max_block_len": block_len, **settings}
-    latest: dict[float, list[Any]] = {}
-
-    def decode(tau: float) -> list[Any]:
-        mine = router.with_threshold(tau)
-        latest[tau] = [speculate(primary, drafter, prompt, router=mine, **how) for prompt in prompts]
-        return latest[tau]
-
-    alone = lambda: [generate(primary, prompt, **settings) for prompt in prompts]
-    contenders = {None: alone, **{tau: partial(decode, tau) for tau in thresholds}}
-    seconds, _ = interleaved(contenders, repetitions, progress)
-    return [_threshold(tau, latest[tau], seconds[None] / seconds[tau]) for tau in thresholds]
+    seconds, outputs = decoded_in_turns(primary, ways, prompts, settings, repetitions, progress)
+    return [_threshold(tau, outputs[tau], seconds[ALONE] / seconds[tau]) for tau in thresholds]
 
 
-def _threshold(tau: float, outputs: Sequence[Any], speedup: np.ndarray) -> Threshold:
+def _threshold(tau: float, outputs: Sequence[Output], speedup: np.ndarray) -> Threshold:
     summary = summarise([out.trace for out in outputs])
     return Threshold(
         threshold=tau,

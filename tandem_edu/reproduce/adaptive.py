@@ -1,19 +1,19 @@
 """Tables 5, 6 and 8 of the paper: ending a block early where the next draft would hardly be kept."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from tandem_edu.decode import ConfidenceRule, Output, Router, Sampling, generate, speculate
+from tandem_edu.decode import ConfidenceRule, Output, Router, Sampling
 from tandem_edu.decode.trace import summarise
-from tandem_edu.measure import Interval, bootstrap, interleaved, spread
+from tandem_edu.measure import bootstrap
+from tandem_edu.measure.decoding import ALONE, decoded_in_turns, speculating
 from tandem_edu.reproduce.decoding import MODES, NEW_TOKENS, REPETITIONS
 from tandem_edu.reproduce.plan import ROUTER_LEN, SEED
 from tandem_edu.reproduce.prompts import prompts_of_kinds
-from tandem_edu.reproduce.table import Table
+from tandem_edu.reproduce.table import Table, quartiles
 from tandem_edu.zoo.shipped import Pair
 from tandem_edu.zoo.split import Texts
 
@@ -62,28 +62,14 @@ def _families(pair: Pair) -> dict[str, dict[str, Way]]:
     }
 
 
-def _decoded(
-    pair: Pair,
-    ways: Mapping[str, Way],
-    prompts: Sequence[np.ndarray],
-    sampling: Sampling | None,
-    repetitions: int,
-) -> tuple[dict[str, np.ndarray], dict[str, list[Output]]]:
-    """Seconds of each way, and of the primary alone (""), in turns; and what they wrote."""
-    outputs: dict[str, list[Output]] = {}
+def _decoded(pair: Pair, ways: Mapping[str, Way], prompts, sampling: Sampling | None, repetitions: int):
+    """`decoded_in_turns` with the tandem."""
     settings = {"max_new_tokens": NEW_TOKENS, "sampling": sampling, "key": jax.random.key(SEED)}
-
-    def decode(name: str, one: Callable[..., Output]) -> list[Output]:
-        outputs[name] = [one(prompt=prompt, **settings) for prompt in prompts]
-        return outputs[name]
-
-    contenders: dict[str, Callable[[], object]] = {"": partial(decode, "", partial(generate, pair.primary))}
-    for name, (block_len, router) in ways.items():
-        width = 1 << (block_len - 1).bit_length()
-        how = {"block_len": block_len, "max_block_len": width, "router": router}
-        one = partial(speculate, pair.primary, pair.tandem, **how)
-        contenders[name] = partial(decode, name, one)
-    return interleaved(contenders, repetitions)[0], outputs
+    speculated = {
+        name: speculating(pair.primary, pair.tandem, block_len, router=router)
+        for name, (block_len, router) in ways.items()
+    }
+    return decoded_in_turns(pair.primary, speculated, prompts, settings, repetitions)
 
 
 def _fastest(pair: Pair, ways: Mapping[str, Way], prompts, sampling: Sampling | None) -> str:
@@ -91,7 +77,9 @@ def _fastest(pair: Pair, ways: Mapping[str, Way], prompts, sampling: Sampling | 
     return min(ways, key=lambda name: float(np.median(seconds[name])))
 
 
-def _row(name: str, seconds: Mapping[str, np.ndarray], outputs: Mapping[str, list[Output]]) -> dict[str, Any]:
+def _row(
+    name: str, seconds: Mapping[str, np.ndarray], outputs: Mapping[str, Sequence[Output]]
+) -> dict[str, Any]:
     summary = summarise([out.trace for out in outputs[name]])
     sums = [out.trace.summary() for out in outputs[name]]
     units = np.array([[s["emitted"], s["cycles"]] for s in sums], float)
@@ -99,6 +87,6 @@ def _row(name: str, seconds: Mapping[str, np.ndarray], outputs: Mapping[str, lis
         "drafts per block": summary["mean_drafted"],
         "wasted": 1 - (summary["accepted"] / max(1, summary["drafted"])),
         "tokens per call": bootstrap(lambda s: s[..., 0] / s[..., 1], units),
-        "speedup": Interval(*spread(seconds[""] / seconds[name])),
-        "against constant": Interval(*spread(seconds["constant"] / seconds[name])),
+        "speedup": quartiles(seconds[ALONE] / seconds[name]),
+        "against constant": quartiles(seconds["constant"] / seconds[name]),
     }

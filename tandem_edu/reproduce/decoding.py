@@ -8,11 +8,10 @@ import jax
 import numpy as np
 
 from tandem_edu.decode import Sampling
-from tandem_edu.measure import Comparison, Run, bootstrap, compare, spread
-from tandem_edu.measure.bootstrap import Interval
+from tandem_edu.measure import Comparison, Run, bootstrap, compare, looping
 from tandem_edu.reproduce.plan import SEED
-from tandem_edu.reproduce.prompts import looping, prompts_of_kinds
-from tandem_edu.reproduce.table import Table
+from tandem_edu.reproduce.prompts import prompts_of_kinds
+from tandem_edu.reproduce.table import Table, quartiles
 from tandem_edu.zoo.shipped import Pair
 from tandem_edu.zoo.split import Texts
 
@@ -78,8 +77,8 @@ def _clock(found: Comparison, best: Mapping[str, int]) -> dict[str, Any]:
     runs = {name: found.run(name, best[name]) for name in found.drafters}
     row: dict[str, Any] = {}
     for name, run in runs.items():
-        row |= {name: _quartiles(run.speedup), f"{name}'s γ": best[name]}
-    row["tandem / distilled"] = _quartiles(runs["distilled"].seconds / runs["tandem"].seconds)
+        row |= {name: quartiles(run.speedup), f"{name}'s γ": best[name]}
+    row["tandem / distilled"] = quartiles(runs["distilled"].seconds / runs["tandem"].seconds)
     return row
 
 
@@ -103,10 +102,6 @@ def accepted_and_cycles(run: Run) -> np.ndarray:
     """Float[prompts, 2]: drafts accepted, and cycles."""
     sums = [out.trace.summary() for out in run.outputs]
     return np.array([[s["accepted"], s["cycles"]] for s in sums], float)
-
-
-def _quartiles(values: np.ndarray) -> Interval:
-    return Interval(*spread(values))
 
 
 def _blocks_table(rows: list[dict[str, Any]]) -> Table:

@@ -1,7 +1,5 @@
 """What the models are asked to continue: unseen prose and code, and prose unlike any they have read."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from tokenizers import Tokenizer
 
@@ -26,19 +24,3 @@ def prompts_of_kinds(tokenizer: Tokenizer, text: Corpus, count: int) -> dict[str
     take = lambda documents: data.prompts([d for d in documents if d.strip()], tokenizer, LENGTH, count)
     outside = [np.asarray(tokenizer.encode(story).ids[:LENGTH], np.int32) for story in TEXTS[:count]]
     return {"documentation": take(prose), "code": take(code), "outside": outside}
-
-
-def looping(texts: Sequence[np.ndarray], length: int = 8) -> float:
-    """Share of the places in `texts` where the last `length` tokens have stood before in the same text.
-
-    >>> looping([np.array([1, 2, 1, 2, 1, 2])], length=2)
-    0.6
-    """
-    repeated = total = 0
-    for text in texts:
-        ids, seen = np.asarray(text).ravel().tolist(), set()
-        for end in range(length, len(ids) + 1):
-            run = tuple(ids[end - length : end])
-            repeated, total = repeated + (run in seen), total + 1
-            seen.add(run)
-    return repeated / total if total else 0.0

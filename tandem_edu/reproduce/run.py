@@ -19,8 +19,8 @@ from tandem_edu.reproduce.readme import BEGIN, refresh
 from tandem_edu.reproduce.standalone import standalone_table
 from tandem_edu.reproduce.table import Table, load_table, save_table
 from tandem_edu.reproduce.zoo import make_pair
-from tandem_edu.zoo.shipped import FOLDER, load_pair
-from tandem_edu.zoo.split import texts
+from tandem_edu.zoo.shipped import FOLDER, Pair, load_pair
+from tandem_edu.zoo.split import Texts, texts
 
 MEASURES = ("quality", "decoding", "adaptive", "standalone")
 STAGES = ("zoo", *MEASURES, *ABLATIONS)
@@ -72,7 +72,7 @@ def _tables(stage: str, out: Path, work: Path, say: Callable[[str], None]) -> li
     if stage == "quality":
         return [quality_table(pair, parts.test), position_table(pair, parts.test)]
     if stage == "decoding":
-        return _decoding(out, say)
+        return _decoding(pair, parts, out, say)
     if stage == "adaptive":
         return [adaptive_table(pair, parts, say=say)]
     if stage == "standalone":
@@ -80,9 +80,9 @@ def _tables(stage: str, out: Path, work: Path, say: Callable[[str], None]) -> li
     return [ablation_table(stage, pair, parts, work / "ablations", say)]
 
 
-def _decoding(out: Path, say: Callable[[str], None]) -> list[Table]:
+def _decoding(pair: Pair, parts: Texts, out: Path, say: Callable[[str], None]) -> list[Table]:
     """The two tables, and a picture of tokens per call for each kind of prompt and mode."""
-    (blocks, speed), found = decoding_tables(load_pair(), texts(), say=say)
+    (blocks, speed), found = decoding_tables(pair, parts, say=say)
     pictures = {}
     for name, comparison in found.items():
         picture = show.tokens_per_call(comparison)

@@ -4,16 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from tandem_edu import data
 from tandem_edu.data import Corpus
 from tandem_edu.decode import block_generate, generate
-from tandem_edu.measure import Interval, interleaved, spread
+from tandem_edu.measure import interleaved
 from tandem_edu.model.weights import Model
 from tandem_edu.reproduce.prompts import LENGTH
 from tandem_edu.reproduce.quality import document_scores, document_windows, of
-from tandem_edu.reproduce.table import Table
+from tandem_edu.reproduce.table import Table, quartiles
 from tandem_edu.zoo.shipped import Pair
 
 BLOCK_LENS = (2, 4, 8)
@@ -36,9 +34,9 @@ def standalone_table(pair: Pair, text: Corpus) -> Table:
                 "model": name,
                 "cross-entropy": of(found, 0),
                 "accuracy": of(found, 1),
-                "milliseconds per token": _quartiles(1e3 * seconds[name] / (PROMPTS * NEW_TOKENS)),
-                "speed / mid-size's": _quartiles(seconds["mid-size"] / seconds[name]),
-                "speed / primary's": _quartiles(seconds["primary"] / seconds[name]),
+                "milliseconds per token": quartiles(1e3 * seconds[name] / (PROMPTS * NEW_TOKENS)),
+                "speed / mid-size's": quartiles(seconds["mid-size"] / seconds[name]),
+                "speed / primary's": quartiles(seconds["primary"] / seconds[name]),
             }
         )
     note = (
@@ -69,7 +67,3 @@ def _contenders(pair: Pair) -> dict[str, Contender]:
 
 def _write(one: Callable[..., Any], prompts) -> list[Any]:
     return [one(prompt=prompt, max_new_tokens=NEW_TOKENS) for prompt in prompts]
-
-
-def _quartiles(values: np.ndarray) -> Interval:
-    return Interval(*spread(values))

@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tandem_edu.errors import BadInput
 from tandem_edu.files import written_whole
-from tandem_edu.measure import Interval, machine
+from tandem_edu.measure import Interval, machine, spread
 
 Cell = str | int | float | Interval | None
 
@@ -47,6 +49,15 @@ class Table:
         for name, alt in self.pictures.items():
             lines += ["", f"![{alt}]({name})"]
         return "\n".join(lines) + "\n"
+
+
+def quartiles(values: np.ndarray) -> Interval:
+    """Median and quartiles of repetitions, as a cell.
+
+    >>> quartiles(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    Interval(value=3.0, low=2.0, high=4.0)
+    """
+    return Interval(*spread(values))
 
 
 def save_table(table: Table, folder: Path) -> None:

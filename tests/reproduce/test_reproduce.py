@@ -11,13 +11,13 @@ from tandem_edu.decode import LearnedRouter
 from tandem_edu.decode.drafters import as_drafter
 from tandem_edu.decode.routers import identify
 from tandem_edu.errors import BadInput
-from tandem_edu.measure import Interval, quality
+from tandem_edu.measure import Interval, looping, quality
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
 from tandem_edu.reproduce import decoding, plan, readme, reproduce, run
 from tandem_edu.reproduce import quality as quality_stage
 from tandem_edu.reproduce.ablations import ABLATIONS, settings
 from tandem_edu.reproduce.adaptive import adaptive_table
-from tandem_edu.reproduce.prompts import looping, prompts_of_kinds
+from tandem_edu.reproduce.prompts import prompts_of_kinds
 from tandem_edu.reproduce.standalone import standalone_table
 from tandem_edu.reproduce.table import Table, load_table, save_table
 from tandem_edu.zoo.shipped import MODELS, Pair

@@ -21,11 +21,10 @@ def attention_panel(maps: np.ndarray, strings: Sequence[str]) -> widgets.VBox:
     layers, heads, seq = maps.shape[:3]
     require(len(strings) == seq, f"{seq} strings, one a token", len(strings), "pass the same tokens")
     controls = {
-        "layer": whole("layer", 0, max(1, layers - 1), 0),
+        "layer": whole("layer", 0, layers - 1, 0),
         "head": whole("head", 0, heads - 1, 0),
         "token": whole("token", 0, seq - 1, seq - 1),
     }
-    controls["layer"].max = layers - 1
     return panel(lambda layer, head, token: attention_view(maps, strings, layer, head, token), controls)
 
 

@@ -26,12 +26,7 @@ def cycle_panel(tokenizer: Tokenizer, prompt, output: Output) -> widgets.VBox:
     def draw(cycle: int, stage: str) -> str:
         return cycle_view(tokenizer, prompt, output, cycle - 1, stage)
 
-    controls = {
-        "cycle": whole("cycle", 1, max(2, len(cycles)), 1),
-        "stage": choice("step", STAGES),
-    }
-    controls["cycle"].max = len(cycles)
-    return panel(draw, controls)
+    return panel(draw, {"cycle": whole("cycle", 1, len(cycles), 1), "stage": choice("step", STAGES)})
 
 
 def cycle_view(tokenizer: Tokenizer, prompt, output: Output, cycle: int, stage: str = "accept") -> str:
