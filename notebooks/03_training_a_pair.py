@@ -1,0 +1,187 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 Training a pair
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/03_training_a_pair.ipynb)
+#
+# **Time:** about three minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
+#
+# **At the end you can**
+# * say what is trained in a tandem and what is frozen;
+# * choose between learning the text and learning the primary, and measure the difference;
+# * compare drafters fairly: same size, data, steps and losses.
+
+# %% [markdown]
+# ## Set-up
+# On Colab this installs the toolkit; elsewhere it does nothing. It may be run twice.
+
+# %%
+import importlib.util
+import sys
+
+if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is None:
+    # %pip install --quiet git+https://github.com/tandem-edu/tandem-edu
+    pass
+
+# %%
+import dataclasses
+import os
+
+import jax
+from IPython.display import HTML, display
+
+import tandem_edu as te
+from tandem_edu import data, show
+from tandem_edu.measure import quality
+from tandem_edu.show.panels import training_dashboard
+from tandem_edu.train import Objective, recipe, train
+from tandem_edu.zoo import texts
+
+FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers, worse models
+
+pair, parts = te.load_pair(), texts()
+primary = pair.primary
+tokens, valid = data.encode(pair.tokenizer, parts.train), data.encode(pair.tokenizer, parts.dev)
+windows = data.windows(valid, 256, 8 if FAST else 48)
+
+# %% [markdown]
+# ## What is trained, and what is not
+# In a tandem the **primary** (large) is finished and *frozen*: no gradient reaches it. Trained are the
+# **secondary** (small) and the projections through which it looks at the primary. Here, both speak through
+# the primary's embedding and head, which are frozen too; that leaves little to train.
+
+# %%
+small = dataclasses.replace(primary.config, n_layers=1, d_ff=256, shared_vocab=True)
+secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
+
+
+def new_tandem(layer_map):
+    """An untrained tandem around the same secondary."""
+    return te.Tandem(secondary, primary.config, layer_map, own_history=True, key=jax.random.key(2))
+
+
+# %% [markdown]
+# ## Two things to learn from
+# With *p* the primary's and *q* the secondary's distribution of the next token, and *t* the token that
+# really comes:
+#
+# * **cross-entropy**, CE = −log q(t): learn the text;
+# * **distillation**, KL = Σ p log(p/q): learn to be like the primary, including what it thinks likely but
+#   did not come.
+#
+# A drafter is judged by its primary, so likeness should pay. The paper trains with CE first and then with
+# CE + λ·KL, λ = 0.5 (`recipe("tandem-distil")`); for the short trainings here we take 0.1 CE + 0.9 KL
+# throughout.
+#
+# Four short trainings, same data, same number of steps, same untrained secondary:
+
+# %%
+length = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 4e-3}
+length["steps"] = 20 if FAST else 200
+copying = ((1.0, Objective(ce=0.1, kl=0.9)),)
+telling = ((1.0, Objective(ce=1.0)),)
+blocks = {"block_lens": (2, 4, 8)}
+plans = {
+    "secondary, CE": (secondary, recipe("distilled", objectives=telling, **length)),
+    "secondary, distilled": (secondary, recipe("distilled", objectives=copying, **length)),
+    "tandem, CE": (new_tandem("fused"), recipe("tandem-ce", objectives=telling, **blocks, **length)),
+    "tandem": (new_tandem("fused"), recipe("tandem-distil", objectives=copying, **blocks, **length)),
+}
+dashboard = training_dashboard(list(plans))
+display(dashboard.widget)
+
+# %%
+trained = {}
+for name, (model, settings) in plans.items():
+    trained[name], _ = train(
+        model, settings, tokens, valid, primary=primary, progress=False, on_eval=dashboard.follow(name)
+    )
+dashboard.picture()
+
+# %% [markdown]
+# ## A table like the paper's first
+# **Accuracy**: how often the likeliest token is the one that comes. **Agreement**: how often it is the
+# primary's likeliest too (the paper's relative accuracy; the acceptance of greedy drafts). **TV** = ½ Σ |p
+# − q|: 1 − TV is the acceptance of sampled drafts. On files that no model has seen; tandems at γ = 2. The
+# last lines are the shipped models, which were trained longer.
+
+# %%
+contenders = {
+    **trained,
+    "shipped: distilled": pair.distilled,
+    "shipped: tandem": pair.tandem,
+    "primary": primary,
+}
+
+
+def row(name, model):
+    """One line of the table."""
+    found = quality(model, windows, primary, block_len=2)
+    return {
+        "model": name,
+        "accuracy": f"{found.accuracy:.1%}",
+        "cross-entropy": f"{found.cross_entropy:.3f}",
+        "agreement": f"{found.agreement:.1%}",
+        "TV": f"{found.total_variation:.3f}",
+    }
+
+
+display(HTML(show.html_table([row(*one) for one in contenders.items()], "On held-out files")))
+
+# %% [markdown]
+# ## Which layers to look at
+# The primary has a residual stream after each of its layers. Which does the secondary read? `"last"`: the
+# one as far from the top as its own layer; `"uniform"`: evenly spaced; `"fused"`: a low, a middle and the
+# top one together.
+
+# %%
+for layer_map in ("last", "fused"):
+    model = new_tandem(layer_map)
+    settings = recipe("tandem-distil", objectives=copying, **blocks, **length)
+    model, _ = train(model, settings, tokens, valid, primary=primary)
+    found = quality(model, windows, primary, block_len=2)
+    print(f"{layer_map:8} reads states {model.projections[0].states}: agreement {found.agreement:.1%}")
+
+# %% [markdown]
+# The longer comparisons, with controls and confidence intervals, are in the repository's `results/`.
+#
+# **Your turn.** Give `"fused"` another set of states, for example `[(2, 5, 8)]`, or train with
+# `block_lens=(2,)` only and measure at γ = 8.
+
+# %% [markdown]
+# ## What you have seen
+# * The primary is frozen; a small secondary and its projections learn.
+# * Distillation makes the drafter like its primary, which is what drafting needs.
+# * Which of the primary's layers is read matters much.
+#
+# ## Questions
+# <details><summary>A drafter with lower cross-entropy on the text can be accepted less often. How?</summary>
+#
+# Acceptance compares it with the primary, not with the text. Where the primary errs, a good drafter errs
+# with it.
+# </details>
+#
+# <details><summary>Why is the offset of the blocks drawn at random in training?</summary>
+#
+# So that each token is seen at each place of a block: first, with all of the past through the primary, or
+# last.
+# </details>
+#
+# <details><summary>Why does the control get the same steps, size and loss?</summary>
+#
+# Otherwise the comparison would show the effect of training, not of looking.
+# </details>
+#
+# ## The way on
+# [04 Speculative decoding](04_speculative_decoding.ipynb).
