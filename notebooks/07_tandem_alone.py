@@ -46,6 +46,8 @@ import tandem_edu as te
 from tandem_edu import data, show
 from tandem_edu.measure import interleaved, quality
 from tandem_edu.model import BlockPrediction, Joint
+from tandem_edu.show.panels import panel
+from tandem_edu.show.panels.core import choice
 from tandem_edu.train import recipe, train
 from tandem_edu.zoo import texts
 
@@ -77,6 +79,30 @@ for free in (True, False):
     out = te.block_generate(pair.primary, pair.tandem_ce, prompts[0], 48, block_len=4, free_token=free)
     row = out.trace.rows()[0]
     print(f"free_token={free}: {row['drafted']} of the first {row['emitted']} tokens are the secondary's")
+
+# %% [markdown]
+# The same text with and without, at several block lengths: green is the secondary's, framed the primary's
+# free token. (Without a running kernel you see γ = 4 with the free token.)
+
+# %%
+written = {
+    (gamma, free): te.block_generate(
+        pair.primary, pair.tandem_ce, prompts[0], 48, block_len=gamma, free_token=free
+    )
+    for gamma in (2, 4, 8)
+    for free in (True, False)
+}
+
+
+def coloured(gamma, free):
+    """One of the texts, token by token."""
+    return show.token_view(pair.tokenizer, prompts[0], written[gamma, free], f"γ = {gamma}")
+
+
+display(HTML(coloured(4, True)))
+
+# %%
+panel(coloured, {"gamma": choice("γ", (2, 4, 8), 4), "free": choice("free token", (True, False))})
 
 # %% [markdown]
 # ## Quality against time
