@@ -104,7 +104,7 @@ def speedup_curve(
         (gammas[best], factors[best]),
         (0, 12),
         textcoords="offset points",
-        ha="center",
+        ha="left" if best < most / 4 else "center",
     )
     top, measured = max(factors), measured or {}
     for (name, points), (colour, marker, _) in zip(measured.items(), series(measured), strict=True):

@@ -76,9 +76,10 @@ def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
         told.append(f"{drafter} {', '.join(f'{height:.2f}' for height in heights)}")
         top = max(top, *heights)
     _mark(axes, mark)
-    axes.set_ylim(0.9, 1.15 * top + 0.1)
+    several = len(comparison.drafters) > 3
+    axes.set_ylim(0.9, (1.35 if several else 1.15) * top + 0.1)
     axes.set_xticks(comparison.block_lens)
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="upper left", ncols=2 if several else 1)
     gammas = ", ".join(map(str, comparison.block_lens))
     return Picture(figure, f"Line chart of tokens per primary call at γ = {gammas}: {'; '.join(told)}.")
 
