@@ -146,12 +146,14 @@ display(HTML(show.html_table([row(*one) for one in contenders.items()], "On held
 # top one together.
 
 # %%
+histories = {}
 for layer_map in ("last", "fused"):
     model = new_tandem(layer_map)
     settings = recipe("tandem-distil", objectives=copying, **blocks, **length)
-    model, _ = train(model, settings, tokens, valid, primary=primary)
+    model, histories[layer_map] = train(model, settings, tokens, valid, primary=primary)
     found = quality(model, windows, primary, block_len=2)
     print(f"{layer_map:8} reads states {model.projections[0].states}: agreement {found.agreement:.1%}")
+show.loss_curves(histories)
 
 # %% [markdown]
 # The longer comparisons, with controls and confidence intervals, are in the repository's `results/`.

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from tandem_edu.model.cache import KV
 from tandem_edu.model.config import TransformerConfig
+from tandem_edu.model.narrow import narrow
 
 Rope = tuple[Float[Array, "seq half_dim"], Float[Array, "seq half_dim"]]
 # Keys and values as `KV` has them, but each side of its own length.
@@ -33,7 +34,7 @@ def linear(
     x: Float[Array, "*batch d_in"], weight: Float[Array, "d_in d_out"]
 ) -> Float[Array, "*batch d_out"]:
     """x W over the last axis."""
-    return (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], weight.shape[-1])
+    return narrow(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[-1])
 
 
 def normalise(x: Float[Array, "*batch d_model"], eps: float) -> Float[Array, "*batch d_model"]:

@@ -29,6 +29,7 @@ from tandem_edu.model.layers import (
     rope_table,
 )
 from tandem_edu.model.masks import cached_mask, causal_mask
+from tandem_edu.model.narrow import narrow
 
 
 class Vocabulary(eqx.Module):
@@ -52,9 +53,7 @@ class Vocabulary(eqx.Module):
         """One score per token id."""
         if self.head is not None:
             return linear(x, self.head)
-        rows = x.reshape(-1, x.shape[-1])
-        # Not `rows @ embedding.T`: for a single row XLA would transpose the table again for each token.
-        scores = jax.lax.dot_general(rows, self.embedding, (((1,), (1,)), ((), ())))
+        scores = narrow(x.reshape(-1, x.shape[-1]), self.embedding, transposed=True)
         return scores.reshape(*x.shape[:-1], -1)
 
 
