@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from tandem_edu.model import narrow
 from tandem_edu.model.cache import KV
 from tandem_edu.model.config import TransformerConfig
-from tandem_edu.model.narrow import narrow
 
 Rope = tuple[Float[Array, "seq half_dim"], Float[Array, "seq half_dim"]]
 # Keys and values as `KV` has them, but each side of its own length.
@@ -34,7 +34,7 @@ def linear(
     x: Float[Array, "*batch d_in"], weight: Float[Array, "d_in d_out"]
 ) -> Float[Array, "*batch d_out"]:
     """x W over the last axis."""
-    return narrow(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[-1])
+    return narrow.product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[-1])
 
 
 def normalise(x: Float[Array, "*batch d_model"], eps: float) -> Float[Array, "*batch d_model"]:
@@ -84,6 +84,11 @@ def attend(
     key/value head, so their queries are stacked as rows of one matrix product. The division by the
     softmax's sum comes last, where there are `head_dim` numbers a query to divide and not `kv_len`.
     """
+    return narrow.attention(_attend, q, sides, masks)
+
+
+def _attend(q, sides, masks):
+    """`attend` in XLA's own words."""
     *batch, n_heads, q_len, head_dim = q.shape
     n_kv_heads = sides[0][0].shape[-3]
     group_rows = n_heads // n_kv_heads * q_len

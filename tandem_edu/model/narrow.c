@@ -1,8 +1,11 @@
-/* A few rows times a matrix: y = x W, or y = x Eᵀ, in float32 on a CPU. See narrow.py for why.
+/* A few rows times a matrix, y = x W or y = x Eᵀ, and a few queries' attention, in float32 on a CPU. See
+   narrow.py for why.
 
-   Each entry of y is summed in an order of its own that depends on the shape of the matrix alone. A row's
-   result is therefore the same, bit for bit, however many rows come with it. */
+   Each entry is summed in an order of its own, which depends neither on how many rows come with it nor on
+   how much room there is behind the keys. A row's result is therefore the same, bit for bit, read alone or
+   with others. */
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -14,6 +17,8 @@
 #define ABREAST 4 /* rows of E read side by side */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
 #define ALWAYS static inline __attribute__((always_inline)) void
 
 /* The next floats, at most a vector of them; where there are fewer, zeros follow. */
@@ -90,6 +95,85 @@ ALWAYS transposed(const int rows, const float *x, const float *e, float *y, int6
       CASE(kind, 4); CASE(kind, 5); CASE(kind, 6);                                \
     }
 
+static inline vec choose(ivec which, vec yes, vec no) { return (vec)((which & (ivec)yes) | (~which & (ivec)no)); }
+
+/* e^x for x ≤ 0, in 2 units of the last place; 0 below e^-87. */
+static inline vec exponential(vec x) {
+  x = choose(x < -87.0f, (vec){0} - 87.5f, x);
+  vec whole = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* 1.5 · 2^23: adding it rounds */
+  vec rest = x - whole * 0.693359375f + whole * 2.12194440e-4f; /* ln 2 in two parts */
+  vec series = (vec){0} + 1.0f / 720;
+  series = series * rest + 1.0f / 120;
+  series = series * rest + 1.0f / 24;
+  series = series * rest + 1.0f / 6;
+  series = series * rest + 0.5f;
+  series = series * rest * rest + rest + 1.0f;
+  ivec power = (__builtin_convertvector(whole, ivec) + 127) << 23;
+  return choose(x > -87.25f, series * (vec)power, (vec){0});
+}
+
+#define CHUNK 64              /* keys that are looked at together */
+#define PARTS (CHUNK / LANES) /* their vectors */
+#define WIDE 4                /* vectors of a value that are summed side by side */
+
+/* What a query has gathered: the top score, Σ e^(score - top) and Σ e^(score - top) · value. */
+typedef struct {
+  float top, total, *mixed;
+} Gathered;
+
+/* The scores of one query with a chunk of keys, keys[D][CHUNK]; -∞ where `mask` hides a key. */
+static inline void score_chunk(vec *score, const float *query, const float *keys, const uint8_t *mask,
+                               int64_t count, int64_t D) {
+  for (int part = 0; part < PARTS; part++) score[part] = (vec){0};
+  for (int64_t d = 0; d < D; d++)
+    for (int part = 0; part < PARTS; part++) score[part] += query[d] * *(const vec *)(keys + d * CHUNK + part * LANES);
+  for (int part = 0; part < PARTS; part++) {
+    bytes seen = {0};
+    int64_t left = count - part * LANES;
+    if (left > 0) memcpy(&seen, mask + part * LANES, left < LANES ? left : LANES);
+    score[part] = choose(__builtin_convertvector(seen, ivec) != 0, score[part], (vec){0} - INFINITY);
+  }
+}
+
+/* mixed = fade · mixed + Σ_t weight[t] values[t], for `wide` vectors of them, of which `left` numbers count. */
+ALWAYS mix(const int wide, float *mixed, vec fade, const float *weight, const float *values, int64_t count,
+           int64_t D, int64_t left) {
+  vec sum[WIDE];
+  for (int j = 0; j < wide; j++) sum[j] = fade * load(mixed + j * LANES, left);
+  for (int64_t t = 0; t < count; t++)
+    for (int j = 0; j < wide; j++) sum[j] += weight[t] * load(values + t * D + j * LANES, left);
+  for (int j = 0; j < wide; j++) store(mixed + j * LANES, sum[j], left);
+}
+
+/* One query over one chunk of keys and values: the softmax as far as it is known, as in arXiv:2205.14135. */
+static void gather(Gathered *so_far, const float *query, const float *keys, const float *values,
+                   const uint8_t *mask, int64_t count, int64_t D) {
+  vec weight[PARTS], most, sum = {0}, fade;
+  float top = so_far->top;
+  score_chunk(weight, query, keys, mask, count, D);
+  most = weight[0];
+  for (int part = 1; part < PARTS; part++) most = choose(weight[part] > most, weight[part], most);
+  for (int lane = 0; lane < LANES; lane++) top = most[lane] > top ? most[lane] : top;
+  if (top == -INFINITY) return; /* it has seen no key so far */
+
+  fade = exponential((vec){0} + (so_far->top - top));
+  for (int part = 0; part < PARTS; part++) sum += weight[part] = exponential(weight[part] - top);
+  so_far->top = top;
+  so_far->total *= fade[0];
+  for (int lane = 0; lane < LANES; lane++) so_far->total += sum[lane];
+  int64_t d = 0;
+  for (; d + WIDE * LANES <= D; d += WIDE * LANES)
+    mix(WIDE, so_far->mixed + d, fade, (const float *)weight, values + d, count, D, D - d);
+  for (; d < D; d += LANES) mix(1, so_far->mixed + d, fade, (const float *)weight, values + d, count, D, D - d);
+}
+
+/* Whether any of the queries sees any key of a chunk. */
+static int any_seen(const uint8_t *mask, int64_t Q, int64_t T, int64_t count) {
+  for (int64_t i = 0; i < Q; i++)
+    if (memchr(mask + i * T, 1, count)) return 1;
+  return 0;
+}
+
 /* XLA asks a handler for its version before it calls it. */
 static int told_version(XLA_FFI_CallFrame *frame) {
   XLA_FFI_Extension_Base *extension = frame->extension_start;
@@ -119,5 +203,37 @@ XLA_FFI_Error *narrow_transposed(XLA_FFI_CallFrame *frame) {
   if (told_version(frame)) return NULL;
   OPERANDS;
   GROUPS(transposed)
+  return NULL;
+}
+
+/* softmax(q kᵀ) v over one or more sides of keys and values. Arguments: q[H, Q, D], then for each side
+   k[G, T, D], v[G, T, D] and mask[Q, T]; the result is [H, Q, D]. */
+XLA_FFI_Error *narrow_attention(XLA_FFI_CallFrame *frame) {
+  if (told_version(frame)) return NULL;
+  XLA_FFI_Buffer **given = (XLA_FFI_Buffer **)frame->args.args, *made = frame->rets.rets[0];
+  const int64_t H = given[0]->dims[0], Q = given[0]->dims[1], D = given[0]->dims[2];
+  const int64_t G = given[1]->dims[0], rows = H / G * Q; /* that read the same keys */
+  float *out = made->data, keys[D * CHUNK];
+  Gathered so_far[rows];
+  memset(out, 0, sizeof(float) * H * Q * D);
+  for (int64_t g = 0; g < G; g++) {
+    const float *queries = (float *)given[0]->data + g * rows * D;
+    for (int64_t r = 0; r < rows; r++) so_far[r] = (Gathered){-INFINITY, 0, out + (g * rows + r) * D};
+    for (int64_t side = 1; side < frame->args.size; side += 3) {
+      const int64_t T = given[side]->dims[1];
+      const float *k = (float *)given[side]->data + g * T * D, *v = (float *)given[side + 1]->data + g * T * D;
+      for (int64_t start = 0; start < T; start += CHUNK) {
+        const int64_t count = T - start < CHUNK ? T - start : CHUNK;
+        const uint8_t *mask = (uint8_t *)given[side + 2]->data + start;
+        if (!any_seen(mask, Q, T, count)) continue;
+        for (int64_t d = 0; d < D; d++)
+          for (int64_t t = 0; t < CHUNK; t++) keys[d * CHUNK + t] = t < count ? k[(start + t) * D + d] : 0;
+        for (int64_t r = 0; r < rows; r++)
+          gather(so_far + r, queries + r * D, keys, v + start * D, mask + r % Q * T, count, D);
+      }
+    }
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t d = 0; d < D; d++) so_far[r].mixed[d] /= so_far[r].total;
+  }
   return NULL;
 }

@@ -1,14 +1,15 @@
-"""Products of a few rows with a matrix, where decoding and verification spend their time on a CPU.
+"""A few rows times a matrix, and a few queries' attention: where decoding spends its time on a CPU.
 
 XLA's CPU backend multiplies one row at the speed of memory, but for two rows or more it first packs the
 whole matrix into another layout, every time: 5 rows take it four times as long as one. That makes a
-verification cost as much as what it verifies. `narrow.c` streams the matrix by once for all rows; it is
-compiled by the system's C compiler at first use and kept in the user's cache folder.
+verification cost as much as what it verifies. `narrow.c` streams the matrix by once for all rows, and
+reads only those keys and values of a cache that are seen; it is compiled by the system's C compiler at
+first use and kept in the user's cache folder.
 
 Besides, a row's result does not depend on how many rows come with it, to the last bit: what is verified
 in one call of γ + 1 rows is what decoding one by one computes.
 
-Without a C compiler, on a GPU or TPU, in training and with `TANDEM_EDU_NARROW=0`, it is plain `x @ w`.
+Without a C compiler, on a GPU or TPU, in training and with `TANDEM_EDU_NARROW=0`, XLA does it all.
 """
 
 import ctypes
@@ -17,6 +18,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -30,20 +32,20 @@ from tandem_edu.files import written_whole
 MAX_ROWS = 16
 """Beyond, XLA's packing pays."""
 SOURCE = Path(__file__).with_suffix(".c")
-TARGETS = {False: "narrow", True: "narrow_transposed"}
+NAMES = ("narrow", "narrow_transposed", "narrow_attention")
 
 
-def narrow(
+def product(
     x: Float[Array, "rows d_in"], weight: Float[Array, "_ _"], transposed: bool = False
 ) -> Float[Array, "rows d_out"]:
     """x W for `weight` [d_in, d_out], or x Wᵀ for [d_out, d_in] with `transposed`.
 
     >>> x, weight = jnp.arange(6.0).reshape(2, 3), jnp.ones((3, 4))
-    >>> narrow(x, weight)[:, 0].tolist(), narrow(x, weight.T, transposed=True)[:, 0].tolist()
+    >>> product(x, weight)[:, 0].tolist(), product(x, weight.T, transposed=True)[:, 0].tolist()
     ([3.0, 12.0], [3.0, 12.0])
     """
     few = x.shape[0] <= MAX_ROWS and x.dtype == weight.dtype == jnp.float32
-    return _FAST[transposed](x, weight) if few and available() else plain(x, weight, transposed)
+    return _PRODUCTS[transposed](x, weight) if few and available() else plain(x, weight, transposed)
 
 
 def plain(x: Float[Array, "rows d_in"], weight: Float[Array, "_ _"], transposed: bool = False):
@@ -52,38 +54,68 @@ def plain(x: Float[Array, "rows d_in"], weight: Float[Array, "_ _"], transposed:
     return jax.lax.dot_general(x, weight, (((1,), (int(transposed),)), ((), ())))
 
 
-def _fast(transposed: bool):
-    """The compiled product, as far as JAX's transformations go: a batch of rows is more rows."""
+def attention(plain: Callable, q: Array, sides: Sequence, masks: Sequence) -> Array:
+    """`plain(q, sides, masks)`, where that is a softmax over the keys of all sides (`layers.attend`).
+
+    One pass over the keys that are seen, in the manner of arXiv:2205.14135; what lies behind them costs
+    nothing. Only for one sequence: `q[n_heads, q_len, head_dim]`.
+    """
+    few = q.ndim == 3 and q.shape[-2] <= MAX_ROWS and q.dtype == jnp.float32
+    if not (few and available()):
+        return plain(q, sides, masks)
+
+    def compiled(q, sides, masks):
+        scaled = q * q.shape[-1] ** -0.5
+        arguments = [x for (k, v), mask in zip(sides, masks, strict=True) for x in (k, v, mask)]
+        return _call("narrow_attention", q.shape, scaled, *arguments)
+
+    def batch_rule(axis_size, batched, *operands):
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
+        return jax.vmap(plain, axes)(*operands), True
+
+    return _transformable(compiled, plain, batch_rule)(q, sides, masks)
+
+
+def _product(transposed: bool) -> Callable:
+    """The compiled product of one layout; a batch of rows is more rows."""
     of_xla = partial(plain, transposed=transposed)
 
     def compiled(x, weight):
-        shape = jax.ShapeDtypeStruct((x.shape[0], weight.shape[1 - int(transposed)]), x.dtype)
-        return jax.ffi.ffi_call(f"tandem_edu_{TARGETS[transposed]}", shape)(x, weight)
+        shape = (x.shape[0], weight.shape[1 - int(transposed)])
+        return _call("narrow_transposed" if transposed else "narrow", shape, x, weight)
 
-    @jax.custom_batching.custom_vmap
-    def batched(x, weight):
-        return jax.lax.platform_dependent(x, weight, cpu=compiled, default=of_xla)
-
-    @batched.def_vmap
-    def _(axis_size, in_batched, x, weight):
-        if in_batched[1]:
-            x = x if in_batched[0] else jnp.broadcast_to(x, (axis_size, *x.shape))
-            return jax.vmap(of_xla)(x, weight), True
-        flat = narrow(x.reshape(-1, x.shape[-1]), weight, transposed)
+    def batch_rule(axis_size, batched, x, weight):
+        if batched[1]:
+            return jax.vmap(of_xla, (0 if batched[0] else None, 0))(x, weight), True
+        flat = product(x.reshape(-1, x.shape[-1]), weight, transposed)
         return flat.reshape(*x.shape[:-1], -1), True
 
+    return _transformable(compiled, of_xla, batch_rule)
+
+
+def _call(name: str, shape: tuple[int, ...], *operands: Array) -> Array:
+    """The result, float32[shape], of one of the library's functions."""
+    return jax.ffi.ffi_call(f"tandem_edu_{name}", jax.ShapeDtypeStruct(shape, jnp.float32))(*operands)
+
+
+def _transformable(compiled: Callable, of_xla: Callable, batch_rule: Callable) -> Callable:
+    """`compiled` on a CPU and `of_xla` elsewhere, in batches and under differentiation."""
+
+    @jax.custom_batching.custom_vmap
+    def batched(*operands):
+        return jax.lax.platform_dependent(*operands, cpu=compiled, default=of_xla)
+
+    batched.def_vmap(batch_rule)
+
     @jax.custom_jvp
-    def product(x, weight):
-        return batched(x, weight)
+    def function(*operands):
+        return batched(*operands)
 
-    @product.defjvp
-    def _(primals, tangents):
-        return jax.jvp(of_xla, primals, tangents)
-
-    return product
+    function.defjvp(lambda primals, tangents: jax.jvp(of_xla, primals, tangents))
+    return function
 
 
-_FAST = {transposed: _fast(transposed) for transposed in TARGETS}
+_PRODUCTS = {transposed: _product(transposed) for transposed in (False, True)}
 
 
 @cache
@@ -95,7 +127,7 @@ def available() -> bool:
         library = ctypes.CDLL(str(_compiled()))
     except (OSError, subprocess.SubprocessError, BadInput):
         return False
-    for name in TARGETS.values():
+    for name in NAMES:
         capsule = jax.ffi.pycapsule(getattr(library, name))
         jax.ffi.register_ffi_target(f"tandem_edu_{name}", capsule, platform="cpu")
     return True
@@ -106,7 +138,16 @@ def _compiled() -> Path:
     found = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if found is None:
         raise OSError("no C compiler")
-    arguments = ["-O3", "-ffp-contract=fast", "-fPIC", "-shared", "-w", "-I", jax.ffi.include_dir()]
+    arguments = [
+        "-O3",
+        "-ffp-contract=fast",
+        "-fno-strict-aliasing",
+        "-fPIC",
+        "-shared",
+        "-w",
+        "-I",
+        jax.ffi.include_dir(),
+    ]
     # Another processor, compiler or jaxlib is another file.
     facts = [SOURCE.read_text("utf-8"), found, *arguments, jax.__version__, *_processor()]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tandem_edu.errors import require
+from tandem_edu.model import narrow
 from tandem_edu.model.cache import Cache
 from tandem_edu.model.config import TransformerConfig
 from tandem_edu.model.layers import (
@@ -29,7 +30,6 @@ from tandem_edu.model.layers import (
     rope_table,
 )
 from tandem_edu.model.masks import cached_mask, causal_mask
-from tandem_edu.model.narrow import narrow
 
 
 class Vocabulary(eqx.Module):
@@ -53,7 +53,7 @@ class Vocabulary(eqx.Module):
         """One score per token id."""
         if self.head is not None:
             return linear(x, self.head)
-        scores = narrow(x.reshape(-1, x.shape[-1]), self.embedding, transposed=True)
+        scores = narrow.product(x.reshape(-1, x.shape[-1]), self.embedding, transposed=True)
         return scores.reshape(*x.shape[:-1], -1)
 
 

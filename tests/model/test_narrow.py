@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tandem_edu.model import narrow as room
-from tandem_edu.model.narrow import MAX_ROWS, available, narrow, plain
+from tandem_edu.model.layers import _attend, attend
+from tandem_edu.model.narrow import MAX_ROWS, available, plain
+from tandem_edu.model.narrow import product as narrow
 
 SHAPES = [(256, 512), (512, 256), (12, 13), (20, 7), (8, 8), (33, 65), (1, 1), (3, 100)]
 needs_compiler = pytest.mark.skipif(not available(), reason="no C compiler here: narrow is plain then")
@@ -114,3 +116,74 @@ def test_without_a_compiled_product_it_is_the_plain_one(trouble, monkeypatch, tm
     finally:
         monkeypatch.undo()
         available.cache_clear()
+
+
+def _attention_operands(heads, groups, q_len, head_dim, lengths):
+    """Queries, and sides of so many keys; query i sees a different, ragged part of each."""
+    keys = iter(jax.random.split(jax.random.key(q_len * 100 + head_dim), 3 * len(lengths) + 1))
+    q = jax.random.normal(next(keys), (heads, q_len, head_dim))
+    draw = lambda length: 3 * jax.random.normal(next(keys), (groups, length, head_dim))
+    sides = [(draw(length), draw(length)) for length in lengths]
+    masks = [jax.random.bernoulli(next(keys), 0.4, (q_len, length)) for length in lengths]
+    return q, sides, [masks[0].at[:, 0].set(True), *masks[1:]]
+
+
+SIZES = [(8, 2, 5, 32, [200]), (4, 4, 1, 12, [65, 3]), (2, 1, 16, 40, [64]), (1, 1, 3, 5, [130, 64, 1])]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_attention_is_the_plain_one(sizes):
+    operands = _attention_operands(*sizes)
+    np.testing.assert_allclose(attend(*operands), _attend(*operands), rtol=2e-5, atol=2e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_query_gathers_the_same_bits_whoever_comes_with_it_and_whatever_lies_behind(sizes):
+    q, sides, masks = _attention_operands(*sizes)
+    whole = np.asarray(attend(q, sides, masks))
+    longer = lambda x: jnp.pad(x, ((0, 0), (0, 100), (0, 0)), constant_values=7.0)
+    roomy = [(longer(k), longer(v)) for k, v in sides]
+    hidden = [jnp.pad(mask, ((0, 0), (0, 100))) for mask in masks]
+    np.testing.assert_array_equal(np.asarray(attend(q, roomy, hidden)), whole)
+    for i in range(q.shape[1]):
+        alone = attend(q[:, i : i + 1], sides, [mask[i : i + 1] for mask in masks])
+        np.testing.assert_array_equal(np.asarray(alone), whole[:, i : i + 1])
+
+
+def test_attention_in_batches_and_its_gradients():
+    q, sides, masks = _attention_operands(4, 2, 3, 8, [20, 9])
+    many = jnp.stack([q, 2 * q])
+    batch = jax.vmap(lambda one: attend(one, sides, masks))(many)
+    np.testing.assert_allclose(batch[1], attend(2 * q, sides, masks), rtol=2e-5, atol=2e-6)
+    loss = lambda function: jax.grad(lambda q, sides: jnp.sum(jnp.sin(function(q, sides, masks))), (0, 1))
+    for ours, theirs in zip(
+        *map(jax.tree.leaves, (loss(attend)(q, sides), loss(_attend)(q, sides))), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@needs_compiler
+def test_attention_with_scores_far_apart_and_keys_that_are_garbage():
+    q, sides, masks = _attention_operands(2, 1, 2, 8, [70])
+    (k, v), mask = sides[0], masks[0].at[:, 30:].set(False)
+    far = [(k.at[:, 0].multiply(100.0).at[:, 30:].set(1e30), v.at[:, 30:].set(1e30))]
+    found = np.asarray(attend(q, far, [mask]))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, _attend(q, far, [mask]), rtol=2e-5, atol=2e-6)
+
+
+@needs_compiler
+def test_a_text_read_in_one_call_has_the_bits_of_one_read_token_by_token(tiny_primary):
+    """So verification sees exactly what decoding would have seen, near-ties included."""
+    read = jax.jit(lambda tokens, cache: tiny_primary.extend(tokens, cache))
+    text = jax.random.randint(jax.random.key(5), (40,), 0, 13)
+    one, several, alone = tiny_primary.init_cache(64), tiny_primary.init_cache(64), []
+    for token in text:
+        logits, one = read(token[None], one)
+        alone.append(logits)
+    together = []
+    for start in range(0, 40, 5):
+        logits, several = read(text[start : start + 5], several)
+        together.append(logits)
+    np.testing.assert_array_equal(np.concatenate(together), np.concatenate(alone))
