@@ -16,7 +16,7 @@ from tandem_edu.decode.drafters import Drafter, as_drafter
 from tandem_edu.decode.request import Output, finish, make_request
 from tandem_edu.decode.sampling import EMIT, Sampling, role_key
 from tandem_edu.decode.verify import Verdict
-from tandem_edu.errors import require
+from tandem_edu.errors import at_least, require
 from tandem_edu.model import Attached, Transformer
 
 
@@ -53,12 +53,13 @@ def block_generate(
     >>> out.trace.summary()["cycles"]
     3
     """
-    require(block_len >= 1, "block_len (γ) of at least 1", block_len, "try block_len=4")
+    at_least(1, block_len, "block_len (γ)", "try block_len=4")
     drafts = min(block_len - 1 if free_token else block_len, max_new_tokens)
     request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
     most = max(1, -(-drafts // 8) * 8) if max_block_len is None else max_block_len
     got = f"{most} for {drafts} drafts a block"
-    require(most >= drafts, "max_block_len of at least the drafts in a block", got, "leave it out")
+    fits = most >= max(1, drafts)
+    require(fits, "max_block_len of at least 1 and of the drafts in a block", got, "leave it out")
     decoder = Decoder(
         primary=primary,
         drafter=as_drafter(tandem, primary),

@@ -18,7 +18,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, Shaped
 
 from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.trace import Trace
-from tandem_edu.errors import BadInput, require
+from tandem_edu.errors import BadInput, at_least, require
 from tandem_edu.model import TransformerConfig
 
 
@@ -86,16 +86,20 @@ def make_request(
     num_samples: int | None = None,
 ) -> Request:
     """Check what a person passed, and pad it. Raises `BadInput`, which names the row of a batch."""
-    require(max_new_tokens >= 1, "max_new_tokens of at least 1", max_new_tokens, "ask for a token")
+    at_least(1, max_new_tokens, "max_new_tokens", "ask for a token")
     require(
-        stop_token is None or 0 <= stop_token < config.vocab_size,
+        stop_token is None or (hasattr(stop_token, "__index__") and 0 <= stop_token < config.vocab_size),
         f"a stop_token in 0..{config.vocab_size - 1}",
         stop_token,
         "leave it out to go on to the end",
     )
     sampling = Sampling() if sampling is None else sampling
-    require(sampling.greedy or key is not None, "a key for sampling", None, "pass key=jax.random.key(0)")
-    require(num_samples is None or num_samples >= 1, "num_samples of at least 1", num_samples, "ask for one")
+    right = isinstance(sampling, Sampling)
+    require(right, "a te.Sampling", repr(sampling), "pass te.Sampling(temperature=1.0), for example")
+    if num_samples is not None:
+        at_least(1, num_samples, "num_samples", "ask for one")
+    if key is not None or not sampling.greedy:
+        _check_key(key)
     batch = _is_batch(prompt)
     prompts = _checked_prompts(config, prompt if batch else [prompt], max_new_tokens, batch)
     size = bucket(max(len(p) for p in prompts) + max_new_tokens)
@@ -117,6 +121,16 @@ def make_request(
     )
 
 
+def _check_key(key) -> None:
+    """Raise `BadInput` unless this is one PRNG key, old style or new."""
+    mend = "pass key=jax.random.key(0)"
+    require(key is not None, "a key for sampling", None, mend)
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    one = isinstance(key, jax.Array) and key.ndim == (0 if typed else 1)
+    got = f"an array of shape {key.shape}" if isinstance(key, jax.Array) else repr(key)
+    require(one, "one key for sampling, from which each row gets its own", got, mend)
+
+
 def _is_batch(prompt) -> bool:
     """Whether this is several prompts: a list of sequences, or an array with two axes."""
     if isinstance(prompt, jax.Array | np.ndarray):
@@ -127,7 +141,10 @@ def _is_batch(prompt) -> bool:
 
 
 def _checked_prompts(config: TransformerConfig, prompts, max_new_tokens: int, batch: bool) -> list:
-    require(len(prompts) > 0, "a batch of at least one prompt", "an empty one", "pass a prompt")
+    # An empty list may be meant as either.
+    nothing = len(prompts) == 0 or (isinstance(prompts[0], Sequence) and len(prompts[0]) == 0 and not batch)
+    expected = "a prompt of one or more token ids, or a batch of at least one prompt"
+    require(not nothing, expected, "an empty one", "encode some text first, or leave this call out")
     return [
         check_prompt(config, prompt, max_new_tokens, f"row {row} of the batch: " if batch else "")
         for row, prompt in enumerate(prompts)

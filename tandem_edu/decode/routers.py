@@ -170,16 +170,30 @@ def entropy(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch"]:
 
 
 def identify(drafter: Drafter) -> str:
-    """A short name for this one drafter: its kind and a digest of its smallest trained arrays.
+    """A short name for this one drafter: its kind and a digest of its settings and its arrays' beginnings.
 
     Under a trace the digest is left out.
     """
-    arrays = [leaf for leaf in jax.tree.leaves(drafter) if eqx.is_inexact_array(leaf) and leaf.size <= 4096]
+    arrays = [leaf for leaf in jax.tree.leaves(drafter) if eqx.is_inexact_array(leaf)]
     kind = type(drafter).__name__
     if any(isinstance(leaf, Tracer) for leaf in arrays):
         return kind
-    digest = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in arrays)).hexdigest()[:12]
-    return f"{kind} {digest}"
+    # Of every array, because before a training the small ones are alike: norms of ones, maps of identity.
+    digest = hashlib.sha256(repr([_settings(drafter), _settings(getattr(drafter, "model", None))]).encode())
+    for leaf in arrays:
+        digest.update(np.asarray(leaf).reshape(-1)[:4096].tobytes())
+    return f"{kind} {digest.hexdigest()[:12]}"
+
+
+def _settings(module: Any) -> dict[str, Any]:
+    """What a module is besides its arrays: an n-gram's length, an exit's layer."""
+    return {name: value for name, value in getattr(module, "__dict__", {}).items() if _is_setting(value)}
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_setting(part) for part in value)
+    return isinstance(value, int | float | str)
 
 
 def check_router(router: Any, drafter: Drafter, block_len: int) -> None:

@@ -19,7 +19,7 @@ from tandem_edu.decode.request import Output, Request, finish, make_request
 from tandem_edu.decode.routers import Router, check_router
 from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.verify import verify
-from tandem_edu.errors import require
+from tandem_edu.errors import at_least, require
 from tandem_edu.model import Attached, Transformer
 
 VERIFICATIONS = {"token": verify, "block": verify_block}
@@ -126,7 +126,7 @@ def _cycles(decoder: Decoder, request: Request) -> Iterator[Cycle]:
 def _decoder(
     primary, drafter, request: Request, block_len: int, max_block_len, router, verification: str
 ) -> Decoder:
-    require(block_len >= 1, "block_len (γ) of at least 1", block_len, "try block_len=4")
+    at_least(1, block_len, "block_len (γ)", "try block_len=4")
     known = ", ".join(VERIFICATIONS)
     require(verification in VERIFICATIONS, f"a verification among {known}", repr(verification), "pick one")
     drafter = as_drafter(drafter, primary)

@@ -20,10 +20,10 @@ from tqdm import tqdm
 from tandem_edu.decode import Drafter, LearnedRouter, Sampling
 from tandem_edu.decode.cycle import Decoder, State, begin, cycle
 from tandem_edu.decode.drafters import as_drafter
-from tandem_edu.decode.request import make_request
+from tandem_edu.decode.request import check_prompt, make_request
 from tandem_edu.decode.routers import identify
 from tandem_edu.decode.verify import verify
-from tandem_edu.errors import require
+from tandem_edu.errors import at_least, require
 from tandem_edu.model import Attached, Transformer
 
 
@@ -66,9 +66,15 @@ def train_router(
     - `max_new_tokens`, `rows`: tokens after each prompt; prompts decoded together.
     - `steps`, `learning_rate`: of Adam, on 256 examples each.
 
-    Raises `BadInput` for fewer than two prompts, and whatever `speculate` raises.
+    Raises `BadInput` for fewer than two prompts, where nothing is drafted, and whatever `speculate`
+    raises; it names the prompt.
     """
     require(len(prompts) >= 2, "at least two prompts", len(prompts), "one is held out, so pass more")
+    for name, number in {"block_len": block_len, "rows": rows, "steps": steps}.items():
+        at_least(1, number, name, "leave it out")
+    # Here, because later their rows are those of a chunk.
+    for number, prompt in enumerate(prompts):
+        check_prompt(primary.config, prompt, max_new_tokens, f"prompt {number}: ")
     drafter = as_drafter(drafter, primary)
     learn_key, check_key, init_key, order_key = jax.random.split(key, 4)
     blank = _blank(primary, drafter, block_len, threshold, init_key)
@@ -113,6 +119,8 @@ def collect(
         )
         examples += _judged(decoder, request, len(chunk))
     features, kept = (np.concatenate(column) for column in zip(*examples, strict=True))
+    mend = "ask for more tokens after each prompt, or take a drafter that drafts"
+    require(len(kept) > 0, "at least one judged draft to learn from", "none", mend)
     return Examples(features, kept)
 
 

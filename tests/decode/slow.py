@@ -6,7 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from tandem_edu.model import Transformer
+from tandem_edu.model import Attached, Tandem, Transformer
+from tandem_edu.model.masks import block_starts
 
 
 @eqx.filter_jit
@@ -66,3 +67,34 @@ def joint(model: Transformer, prompt, new: int, **how) -> np.ndarray:
     for text in itertools.product(range(vocab), repeat=new):
         table[text] = np.prod([after[text[:i]][token] for i, token in enumerate(text)])
     return table
+
+
+@eqx.filter_jit
+@eqx.filter_vmap(in_axes=(None, None, 0, 0, None))
+def both_models(primary: Transformer, drafter, tokens, starts, block_len: int):
+    """Logits of primary and drafter over whole texts; token i is in the block that starts at `starts[i]`."""
+    p, hidden = primary(tokens, return_hidden=True)
+    if isinstance(drafter, Tandem):
+        return p, drafter.read_blocks(tokens, hidden, starts)[0]
+    if isinstance(drafter, Attached):  # where its earlier blocks lay does not matter to it
+        return p, drafter.teacher_forced(primary, tokens, hidden, block_len, offset=starts[-1])
+    return p, drafter(tokens)
+
+
+def first_block(primary: Transformer, drafter, prompt, drafts: int, block_len: int, how: dict):
+    """p and q of the first cycle: after the prompt and each run of up to `drafts` drafts, by the run."""
+    vocab, size, pending = primary.config.vocab_size, primary.config.max_len, len(prompt) - 1
+    runs = [run for n in range(drafts + 1) for run in itertools.product(range(vocab), repeat=n)]
+    texts = np.zeros((len(runs), size), np.int32)
+    for text, run in zip(texts, runs, strict=True):
+        text[: len(prompt) + len(run)] = [*prompt, *run]
+    starts = np.where(np.arange(size) < pending, block_starts(size, block_len, pending), pending)
+    starts = np.broadcast_to(starts, texts.shape)
+    both = both_models(primary, drafter, jnp.asarray(texts), jnp.asarray(starts), drafts)
+    return [
+        {
+            run: warped(row[pending + len(run)], **how)
+            for run, row in zip(runs, np.asarray(logits), strict=True)
+        }
+        for logits in both
+    ]

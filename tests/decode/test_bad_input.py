@@ -18,13 +18,14 @@ from tandem_edu.decode import (
     Sampling,
     block_generate,
     generate,
+    request,
     speculate,
     stream,
 )
 from tandem_edu.decode.drafters import as_drafter
 from tandem_edu.decode.routers import check_router, identify
-from tandem_edu.errors import BadInput
-from tandem_edu.model import Tandem, Transformer, TransformerConfig
+from tandem_edu.errors import BadInput, at_least
+from tandem_edu.model import CrossAttending, EarlyExit, Tandem, Transformer, TransformerConfig
 
 
 def other(**sizes) -> Transformer:
@@ -46,7 +47,9 @@ def both(prompt, new=4, **more):
 @pytest.mark.parametrize(
     "prompt, says",
     [
-        ([], "one or more token ids"),
+        ([], "one or more token ids, or a batch of at least one prompt, got an empty one"),
+        ((), "a batch of at least one prompt, got an empty one"),
+        (np.zeros(0, int), "one or more token ids"),
         ([[[1, 2]]], r"row 0 of the batch: .* got shape \(1, 2\)"),
         ([[1], 2], "a ragged list"),
         ([[1], [2, 5]], r"row 1 of the batch: token ids in 0\.\.4, got 5"),
@@ -107,6 +110,28 @@ def test_sampling_without_a_key():
             call()
 
 
+@pytest.mark.parametrize("key", [0, np.zeros(()), jax.random.split(jax.random.key(0), 3)])
+def test_what_is_not_one_key(key):
+    with pytest.raises(BadInput, match="one key for sampling, from which each row gets its own, got"):
+        inspect.unwrap(request._check_key)(key)
+
+
+def test_a_key_of_the_old_style_will_do():
+    for key in (jax.random.key(0), jax.random.PRNGKey(0)):
+        inspect.unwrap(request._check_key)(key)
+
+
+@pytest.mark.parametrize("number", [2.5, 2.0, "3", None, 0, -1, np.int64(0), jnp.int32(0)])
+def test_what_is_not_a_whole_number_of_at_least_one(number):
+    with pytest.raises(BadInput, match=r"expected block_len of at least 1, got .*: try 4"):
+        at_least(1, number, "block_len", "try 4")
+
+
+@pytest.mark.parametrize("number", [1, 7, np.int64(2), jnp.int32(2)])
+def test_whole_numbers_of_every_kind_will_do(number):
+    at_least(1, number, "block_len", "try 4")
+
+
 @pytest.mark.parametrize("block_len", [0, -1])
 def test_a_block_of_no_tokens(block_len):
     plain = speaker_drafters()["plain"]
@@ -131,9 +156,22 @@ def test_an_unknown_verification():
         speculate(speaker(), speaker_drafters()["plain"], [1], 4, verification="tree")
 
 
+def test_a_bound_of_no_drafts():
+    plain = speaker_drafters()["plain"]
+    with pytest.raises(BadInput, match=r"max_block_len of at least 1 .*, got 0 for 0 drafts a block"):
+        block_generate(speaker(), plain, [1], 4, block_len=1, max_block_len=0)
+
+
+@pytest.mark.parametrize("exit_layer", [2, 3, 0, -1])
+def test_an_exit_that_is_none(exit_layer):
+    """`speaker` has two layers: at the last one, past it, before the first."""
+    with pytest.raises(BadInput, match=rf"exit_layer in 1\.\.1, got {exit_layer}: leave it at least one"):
+        EarlyExit(speaker().config, exit_layer)
+
+
 @pytest.mark.parametrize("ngram, least", [(0, 1), (-1, 1), (2, 0), (2, 3)])
 def test_a_prompt_lookup_of_no_tokens(ngram, least):
-    with pytest.raises(BadInput, match="an ngram of at least 1 token" if ngram < 1 else r"least in 1\.\.2"):
+    with pytest.raises(BadInput, match="ngram of at least 1, got" if ngram < 1 else r"least in 1\.\.2"):
         PromptLookup(5, ngram, least)
 
 
@@ -147,7 +185,7 @@ def test_a_router_of_another_drafter_or_block_length():
     primary, drafters = speaker(), speaker_drafters()
     mine = identify(as_drafter(drafters["plain"], primary))
     router = LearnedRouter(4, (mine, 3), top_k=2, key=jax.random.key(0))
-    speculate(primary, drafters["plain"], [1], 4, 3, router=router)
+    check_router(router, as_drafter(drafters["plain"], primary), 3)
     with pytest.raises(BadInput, match="trained with block_len=2, got one trained with 3"):
         speculate(primary, drafters["plain"], [1], 4, 2, router=router)
     for other_drafter in (drafters["last-paper"], lively(drafters["plain"], 5, 0.1)):
@@ -157,6 +195,34 @@ def test_a_router_of_another_drafter_or_block_length():
             speculate(primary, other_drafter, [1], 4, 3, router=router)
     with pytest.raises(BadInput, match="a Router, got float"):
         inspect.unwrap(check_router)(0.8, as_drafter(drafters["plain"], primary), 3)
+
+
+def test_untrained_drafters_are_told_apart():
+    """Their small arrays are alike: norms of ones, maps of identity. A router is of one of them."""
+    sizes = {"vocab_size": 96, "d_model": 96, "n_heads": 2, "d_ff": 96}
+    primary, one, two = (
+        Transformer(
+            TransformerConfig.from_dict({**speaker().config.to_dict(), **sizes, "n_layers": layers}),
+            key=jax.random.key(seed),
+        )
+        for seed, layers in ((0, 3), (1, 1), (2, 1))
+    )
+    pairs = [
+        (one, two),
+        (
+            Tandem(one, primary.config, key=jax.random.key(0)),
+            Tandem(two, primary.config, key=jax.random.key(0)),
+        ),
+        (EarlyExit(primary.config, 1), EarlyExit(primary.config, 2)),
+        (CrossAttending(one, primary.config, [2]), CrossAttending(one, primary.config, [3])),
+        (PromptLookup(96, 2), PromptLookup(96, 3)),
+    ]
+    for this, that in pairs:
+        names = [identify(as_drafter(drafter, primary)) for drafter in (this, that, this)]
+        assert names[0] == names[2] != names[1]
+        router = LearnedRouter(0, (names[0], 3), top_k=2, key=jax.random.key(0))
+        with pytest.raises(BadInput, match="a router trained for this drafter"):
+            check_router(router, as_drafter(that, primary), 3)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +245,10 @@ def test_a_drafter_of_another_vocabulary():
     drafter = other(vocab_size=6)
     with pytest.raises(BadInput, match="the same vocabulary, got vocab_size 5 and 6"):
         speculate(speaker(), drafter, [1], 4)
-    with pytest.raises(BadInput, match="over the primary's 5 tokens"):
-        speculate(speaker(), PlainDrafter(drafter), [1], 4)
+    for own in (PlainDrafter(drafter), PromptLookup(6)):
+        for decode in (speculate, block_generate, lambda *given: list(stream(*given))):
+            with pytest.raises(BadInput, match=r"over the primary's 5 tokens, got logits of shape \(6,\)"):
+                decode(speaker(), own, [1], 4)
 
 
 @pytest.mark.parametrize("sizes", [{"n_layers": 3}, {"d_model": 8}])
@@ -195,6 +263,7 @@ def test_a_primary_in_the_drafters_place_and_the_other_way_round():
         speculate(speaker(), writer(32), [1], 4)
 
 
+@pytest.mark.slow
 def test_a_drafter_of_a_shorter_context_is_fine():
     """Rotary positions go on past a drafter's context: its guesses get worse, the text does not."""
     drafter = other(max_len=8)
@@ -207,6 +276,12 @@ def test_what_is_no_drafter_at_all():
     for thing in ("prompt lookup", None, speaker().config):
         with pytest.raises(BadInput, match=r"a Transformer, a Tandem or a te\.Drafter, got"):
             inspect.unwrap(as_drafter)(thing, speaker())
+
+
+def test_primary_and_drafter_in_the_wrong_order():
+    tandem = speaker_drafters()["last-paper"]
+    with pytest.raises(BadInput, match="a Transformer as the primary, got a Tandem: pass the primary first"):
+        inspect.unwrap(as_drafter)(speaker(), tandem)
 
 
 def test_the_protocol_itself_is_no_drafter():

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from lively_models import DRAFTERS, writer, writer_drafters
+from lively_models import DRAFTERS, TRAINED, writer, writer_drafters, writer_trained
 
 from tandem_edu.decode import ConfidenceRule, Sampling, block_generate, generate, speculate, stream
 
@@ -31,22 +31,43 @@ def assert_uneven(together) -> None:
     assert len({tuple(row) for row in np.asarray(together.tokens).tolist()}) == len(together.tokens)
 
 
-@pytest.mark.parametrize(
-    "name", [n if n == "fused-own" else pytest.param(n, marks=pytest.mark.slow) for n in DRAFTERS]
-)
-def test_different_prompts_together(name):
-    primary, drafter = writer(64), writer_drafters(64)[name]
-    together = speculate(primary, drafter, PROMPTS, 40, 3, SAMPLED, KEY)
+def assert_different_prompts_together(primary, drafter, verification: str) -> None:
+    given = {"verification": verification}
+    together = speculate(primary, drafter, PROMPTS, 40, 3, SAMPLED, KEY, **given)
 
     def alone(row):
         key = jax.random.fold_in(KEY, row)
-        return speculate(primary, drafter, PROMPTS[row], 40, 3, SAMPLED, key)
+        return speculate(primary, drafter, PROMPTS[row], 40, 3, SAMPLED, key, **given)
 
     assert_uneven(together)
     assert_rows_are_texts(together, alone)
 
 
-@pytest.mark.parametrize("more", [{}, {"router": ConfidenceRule(0.3), "verification": "block"}])
+def test_different_prompts_together():
+    assert_different_prompts_together(writer(64), writer_drafters(64)["fused-own"], "token")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verification", ["token", "block"])
+@pytest.mark.parametrize("name", DRAFTERS)
+def test_different_prompts_together_with_every_drafter(name, verification):
+    assert_different_prompts_together(writer(64), writer_drafters(64)[name], verification)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verification", ["token", "block"])
+@pytest.mark.parametrize("name", TRAINED)
+def test_different_prompts_together_with_trained_drafters(name, verification):
+    assert_different_prompts_together(writer(512), writer_trained(name, 512), verification)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"router": ConfidenceRule(0.3), "verification": "block"},
+    ],
+)
 def test_several_samples_of_one_prompt(more):
     primary, drafter = writer(64), writer_drafters(64)["plain"]
     together = speculate(primary, drafter, PROMPTS[1], 40, 4, SAMPLED, KEY, num_samples=3, **more)
@@ -68,6 +89,7 @@ def test_neighbours_do_not_matter_to_a_row():
     assert here.tokens[1].tolist() != there.tokens[1].tolist()
 
 
+@pytest.mark.slow
 def test_a_row_that_has_ended_stays_as_it_is():
     """Each row ends at a stop token of its own place, the others go on."""
     primary, drafter = writer(64), writer_drafters(64)["fused-paper"]
@@ -93,6 +115,7 @@ def test_generate_in_batches():
         )
 
 
+@pytest.mark.slow
 def test_samples_of_several_prompts_come_prompt_by_prompt():
     primary = writer(64)
     together = generate(primary, PROMPTS[:2], 20, SAMPLED, KEY, num_samples=2)
@@ -101,6 +124,7 @@ def test_samples_of_several_prompts_come_prompt_by_prompt():
     np.testing.assert_array_equal(together.tokens[3], last.tokens)
 
 
+@pytest.mark.slow
 def test_block_mode_in_batches():
     primary, tandem = writer(64), writer_drafters(64)["last-paper"]
     together = block_generate(primary, tandem, PROMPTS, 40, 4)

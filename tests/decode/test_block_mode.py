@@ -41,7 +41,9 @@ def slow_text(tandem, block_len: int, free_token: bool) -> list[int]:
 
 
 @pytest.mark.parametrize("free_token", [True, False])
-@pytest.mark.parametrize("name, block_len", [("last-paper", 3), ("fused-paper", 2)])
+@pytest.mark.parametrize(
+    "name, block_len", [("last-paper", 3), pytest.param("fused-paper", 2, marks=pytest.mark.slow)]
+)
 def test_blocks_are_those_of_the_slow_loop(name, block_len, free_token):
     tandem = writer_drafters(64)[name]
     out = block_generate(writer(64), tandem, PROMPT, NEW, block_len, free_token)
@@ -53,6 +55,7 @@ def test_blocks_are_those_of_the_slow_loop(name, block_len, free_token):
     assert summary["drafted"] == NEW - free_token * summary["cycles"]
 
 
+@pytest.mark.slow
 def test_blocks_of_one_free_token_are_the_primary_alone():
     tandem = writer_drafters(64)["last-own"]
     alone = generate(writer(64), PROMPT, NEW)
@@ -61,7 +64,7 @@ def test_blocks_of_one_free_token_are_the_primary_alone():
 
 def test_one_block_is_the_secondary_with_an_encoded_prompt():
     """γ → ∞: the primary reads the prompt and nothing else."""
-    tandem, text = writer_drafters(64)["uniform-paper"], list(PROMPT)
+    tandem, text = writer_drafters(64)["last-paper"], list(PROMPT)
     for _ in range(NEW):
         text.append(int(np.argmax(secondary_logits(tandem, text, len(PROMPT) - 1))))
     for block_len in (NEW, 10_000):
@@ -80,6 +83,7 @@ def test_a_stop_token_ends_a_block():
     assert np.asarray(out.tokens).tolist() == free[: first + 1] + [stop] * (NEW - first - 1)
 
 
+@pytest.mark.slow
 def test_sampled_blocks_differ_by_key():
     tandem, how = writer_drafters(64)["last-paper"], Sampling(temperature=1.0)
     texts = [

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from enumerated import blocks, mean_accepted, of_block, outcomes, outcomes_by_token
 from test_distribution import draw_many, p_value
 
 from tandem_edu.decode import Sampling, verify
@@ -28,42 +29,9 @@ def random_model(rng) -> dict:
     return {prefix: rng.dirichlet(np.ones(VOCAB)) for prefix in prefixes}
 
 
-def outcomes(block: tuple, p: dict, q: dict, broken: str = "") -> np.ndarray:
-    """P(accepted, token | these drafts), by the definitions."""
-    share = [1.0]
-    for i, x in enumerate(block):
-        share.append(min(1.0, share[i] * p[block[:i]][x] / q[block[:i]][x]))
-    h, then = [], []
-    for i in range(len(block)):
-        here_p, here_q = p[block[:i]], q[block[:i]]
-        left = np.maximum(share[i] * here_p - here_q, 0)
-        h.append(share[i] if broken == "h_i = p_i" else left.sum() / (left.sum() + (1 - share[i])))
-        then.append(np.maximum(here_p - here_q, 0) if broken == "residual without p_i" else left)
-    h, then = [*h, share[-1]], [*then, p[block]]
-    table = np.zeros((len(h), VOCAB))
-    for i in range(len(h)):
-        if broken == "first failure":
-            kept = np.prod(h[: i + 1]) * (1 - h[i + 1] if i < len(block) else 1)
-        else:
-            kept = h[i] * np.prod([1 - later for later in h[i + 1 :]])
-        table[i] = kept * then[i] / max(then[i].sum(), 1e-300)
-    return table
-
-
-def outcomes_by_token(block: tuple, p: dict, q: dict) -> np.ndarray:
-    """P(accepted | these drafts) of token-by-token verification."""
-    kept = [min(1.0, p[block[:i]][x] / q[block[:i]][x]) for i, x in enumerate(block)]
-    return np.array([np.prod(kept[:i]) * (1 - a) for i, a in enumerate([*kept, 0.0])])
-
-
-def blocks(q: dict, stops, block: tuple = ()):
-    """Every block the drafter may write, with its probability. `stops(block)` ends it there."""
-    if len(block) == GAMMA or stops(block):
-        yield block, 1.0
-        return
-    for token in range(VOCAB):
-        for whole, chance in blocks(q, stops, (*block, token)):
-            yield whole, q[block][token] * chance
+def until(stops):
+    """Blocks that end after γ drafts at the latest."""
+    return lambda block: len(block) == GAMMA or stops(block)
 
 
 def chance_of(text: tuple, p: dict, known: int = 0) -> float:
@@ -109,7 +77,7 @@ def random_pairs(seed: int, number: int):
 @pytest.mark.parametrize("name", STOPPING_RULES)
 def test_the_text_has_exactly_the_primarys_distribution(name):
     for p, q in random_pairs(0, 5):
-        judged = [(block, chance, q) for block, chance in blocks(q, STOPPING_RULES[name])]
+        judged = [(block, chance, q) for block, chance in blocks(q, until(STOPPING_RULES[name]))]
         assert error(p, judged) < 1e-12
 
 
@@ -117,7 +85,7 @@ def test_the_text_has_exactly_the_primarys_distribution(name):
 def test_the_enumeration_rejects_a_broken_rule(broken):
     # Some pairs do not show it: with three tokens a residual is often a single token, with p_i or without.
     errors = [
-        error(p, [(block, chance, q) for block, chance in blocks(q, STOPPING_RULES["never"])], broken)
+        error(p, [(block, chance, q) for block, chance in blocks(q, until(STOPPING_RULES["never"]))], broken)
         for p, q in random_pairs(0, 5)
     ]
     assert max(errors) > 1e-3
@@ -128,7 +96,7 @@ def test_a_draft_may_end_the_block_but_not_leave_it():
     [(p, q)] = random_pairs(0, 1)
     seen = [
         (block[:-1] if block[-1:] == (0,) else block, chance, q)
-        for block, chance in blocks(q, STOPPING_RULES["after token 0"])
+        for block, chance in blocks(q, until(STOPPING_RULES["after token 0"]))
     ]
     assert error(p, seen) > 1e-3
 
@@ -174,18 +142,6 @@ def test_the_compiled_verdicts_are_the_oracles():
 @pytest.mark.parametrize("broken", BROKEN)
 def test_the_comparison_rejects_a_broken_rule(broken):
     assert p_values(broken)[0] < 1e-6
-
-
-def mean_accepted(p: dict, q: dict, gamma: int, accepted_of) -> float:
-    """Drafts kept of a block of γ, by enumeration."""
-    return sum(
-        chance * float(accepted_of(block, p, q) @ np.arange(gamma + 1))
-        for block, chance in blocks(q, lambda block: len(block) == gamma)
-    )
-
-
-def of_block(block, p, q):
-    return outcomes(block, p, q).sum(axis=1)
 
 
 def test_it_keeps_at_least_as_many_drafts():

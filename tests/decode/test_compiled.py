@@ -4,9 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lively_models import speaker, speaker_drafters, writer, writer_drafters
+from lively_models import DRAFTERS, speaker, speaker_drafters, writer, writer_drafters
 
-from tandem_edu.decode import ConfidenceRule, EntropyRule, Sampling, generate, speculate
+from tandem_edu.decode import (
+    ConfidenceRule,
+    EntropyRule,
+    LearnedRouter,
+    Sampling,
+    block_generate,
+    generate,
+    speculate,
+)
+from tandem_edu.decode.drafters import as_drafter
+from tandem_edu.decode.routers import identify
 from tandem_edu.errors import BadInput
 
 PROMPTS = jnp.asarray(np.random.default_rng(3).integers(0, 48, (4, 5)), jnp.int32)
@@ -34,6 +44,7 @@ def test_speculation_under_jit_and_vmap_equals_one_text_at_a_time(name):
     assert len(set(np.asarray(together.trace.cycles).tolist())) > 1
 
 
+@pytest.mark.slow
 def test_generate_under_jit_and_vmap_equals_one_text_at_a_time():
     keys = jax.random.split(jax.random.key(0), 4)
 
@@ -77,6 +88,7 @@ def test_numbers_change_without_compiling_anew():
     assert len(TRACED) == first
 
 
+@pytest.mark.slow
 def test_thresholds_change_without_compiling_anew():
     primary, drafter = speaker(), speaker_drafters()["last-paper"]
     how = Counted(1.0, None, 0.9)
@@ -92,6 +104,31 @@ def test_thresholds_change_without_compiling_anew():
     assert len(TRACED) == first
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("verification", ["token", "block"])
+@pytest.mark.parametrize("name", DRAFTERS)
+def test_gamma_and_tau_change_without_compiling_anew_with_every_drafter(name, verification):
+    """γ from 1 to 8 and τ from 0 to 1: untrained and learned routers, and blocks that nobody verifies."""
+    primary, drafter = speaker(), speaker_drafters()[name]
+    key, made_for = jax.random.key(0), (identify(as_drafter(drafter, primary)), 8)
+    hidden = 0 if name == "lookup" else drafter.config.d_model
+    learned = LearnedRouter(hidden, made_for, top_k=2, key=key)
+
+    def all_ways(block_len, threshold):
+        how, more = Counted(1.0), {"verification": verification}
+        speculate(primary, drafter, [1, 2], 9, block_len, how, key, **more)
+        speculate(primary, drafter, [1, 2], 9, block_len, how, key, ConfidenceRule(threshold), **more)
+        speculate(primary, drafter, [1, 2], 9, 8, how, key, learned.with_threshold(threshold), **more)
+        block_generate(primary, drafter, [1, 2], 9, block_len, sampling=how, key=key)
+
+    all_ways(4, 0.5)
+    first = len(TRACED)
+    for block_len in range(1, 9):
+        all_ways(block_len, (block_len - 1) / 7)
+    assert len(TRACED) == first
+
+
+@pytest.mark.slow
 def test_a_tighter_bound_changes_no_token():
     prompt, primary, drafter = [1, 2, 3], writer(32), writer_drafters(32)["plain"]
     wide = speculate(primary, drafter, prompt, 24, block_len=3)

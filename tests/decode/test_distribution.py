@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import slow
+from enumerated import mean_accepted, of_block, outcomes_by_token
 from lively_models import DRAFTERS, TRAINED, retraced, speaker, speaker_drafters, speaker_trained
 from scipy.stats import chisquare
 
@@ -39,7 +40,8 @@ WARPED = {"temperature": 0.7, "top_k": 4, "top_p": 0.9}
 
 def draw_many(one, draws: int, chunk: int = 2_000):
     """`one(key)` for many keys, as NumPy arrays with the draws along the first axis."""
-    many = jax.jit(jax.vmap(one))
+    # The quick tests' compiler optimises nothing (tests/conftest.py); for so many draws it pays.
+    many = jax.jit(jax.vmap(one), compiler_options={"xla_backend_optimization_level": 3})
     root = jax.random.key(2024)
     chunks = [
         jax.tree.map(np.asarray, many(jax.random.split(jax.random.fold_in(root, i), chunk)))
@@ -79,13 +81,27 @@ def assert_exact(drafter, prompt, new: int, block_len: int, how: dict, **more) -
         assert set(accepted.tolist()) == set(range(most + 1))
         assert min(np.mean(accepted == m) for m in range(most + 1)) > 0.01
         assert cycles.max() == new
+        pair = speaker(), drafter, prompt, most, block_len, how
+        assert_accepted_as_predicted(accepted, *slow.first_block(*pair), most, more["verification"])
     assert p_value(texts, slow.joint(speaker(), prompt, new, **how)) > 1e-3
 
 
-QUICK_CASES = [("plain", 2, PLAIN, "token"), ("last-paper", 2, WARPED, "block")]
+def assert_accepted_as_predicted(accepted, p: dict, q: dict, drafts: int, verification: str) -> None:
+    """The mean run of drafts kept in the first cycle is what p and q say; of a block at least as many."""
+    rules = {"token": outcomes_by_token, "block": of_block}
+    expected = {name: mean_accepted(p, q, drafts, rule) for name, rule in rules.items()}
+    assert expected["block"] >= expected["token"] - 1e-9
+    error = np.std(accepted) / len(accepted) ** 0.5
+    assert abs(np.mean(accepted) - expected[verification]) < 4.5 * error
 
 
-@pytest.mark.parametrize("name, block_len, how, verification", QUICK_CASES)
+@pytest.mark.parametrize(
+    "name, block_len, how, verification",
+    [
+        ("plain", 2, PLAIN, "token"),
+        pytest.param("last-paper", 2, WARPED, "block", marks=pytest.mark.slow),
+    ],
+)
 def test_speculation_has_the_primarys_distribution(name, block_len, how, verification):
     assert_exact(speaker_drafters()[name], [1], 3, block_len, how, verification=verification)
 
@@ -118,6 +134,20 @@ def test_trained_drafters_leave_the_distribution_as_it_is(name, verification):
     assert_exact(drafter, [3, 0], 4, 3, PLAIN, verification=verification)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("verification", ["token", "block"])
+def test_a_draft_of_prompt_lookup_stays_with_the_primarys_probability(verification):
+    """It is certain of its drafts, 2 and then 3, so Σ min(p, q) is p(draft)."""
+    prompt, drafts = [3, 0, 2, 3, 0], [2, 3]
+    texts, _, accepted = speculated(
+        PromptLookup(5, ngram=2), prompt, 3, 2, PLAIN, 200_000, verification=verification
+    )
+    p = [slow.warped(slow.next_logits(speaker(), prompt + drafts[:i]), 1.0)[x] for i, x in enumerate(drafts)]
+    expected = p[0] + p[0] * p[1]
+    assert abs(np.mean(accepted) - expected) < 4.5 * np.std(accepted) / 200_000**0.5
+    assert p_value(texts, slow.joint(speaker(), prompt, 3, **PLAIN)) > 1e-3
+
+
 ROUTERS = {"confidence": ConfidenceRule(0.35), "entropy": EntropyRule(1.0)}
 
 
@@ -140,6 +170,7 @@ def test_a_router_leaves_the_distribution_as_it_is(rule, verification):
     assert len(set(drafted.tolist())) >= 2, "does the router stop some blocks and not others?"
 
 
+@pytest.mark.slow
 def test_the_comparison_fails_where_a_router_throws_drafts_away(monkeypatch):
     """A draft left out for what it is bends the distribution of what is left."""
     keep = cycle._draft_one
@@ -232,7 +263,13 @@ def reuses_the_drafts_randomness(patch) -> None:
     patch.setattr(verification, "ACCEPT", DRAFT)
 
 
-@pytest.mark.parametrize("broken", [reports_another_q, bonus_from_the_row_before, redraws_from_p])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        bonus_from_the_row_before,
+        *[pytest.param(rule, marks=pytest.mark.slow) for rule in (reports_another_q, redraws_from_p)],
+    ],
+)
 def test_the_comparison_fails_for_a_broken_decoder(broken, monkeypatch):
     broken(monkeypatch)
     drafter = retraced(speaker_drafters()["plain"])

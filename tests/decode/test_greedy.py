@@ -45,7 +45,12 @@ def assert_telling(counts: dict, tokens: int) -> None:
     assert 0.005 * counts["drafted"] < counts["accepted"] < 0.9 * counts["drafted"]
 
 
-@pytest.mark.parametrize("name", DRAFTERS)
+ONE_OF_A_KIND = ["plain", "last-paper", "fused-own", "lookup", "eagle-fused", "cross-last", "exit"]
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ONE_OF_A_KIND else pytest.param(n, marks=pytest.mark.slow) for n in DRAFTERS]
+)
 def test_greedy_equals_the_primary_in_a_short_context(name):
     lengths = [1] * 6 + [2, 3, 8, 16, 28, 29, 30, 31]
     prompts = [prompt_of(length, seed) for seed, length in enumerate(lengths)]
@@ -71,7 +76,9 @@ def test_greedy_equals_the_primary_with_trained_drafters(name, verification):
     assert counts["tokens"] >= 20_000 and counts["accepted"] > 0.01 * counts["drafted"]
 
 
-@pytest.mark.parametrize("router", [ConfidenceRule(0.3), EntropyRule(1.0)])
+@pytest.mark.parametrize(
+    "router", [ConfidenceRule(0.3), pytest.param(EntropyRule(1.0), marks=pytest.mark.slow)]
+)
 def test_greedy_equals_the_primary_with_a_router(router):
     counts = compare(writer_drafters(32)["plain"], 32, [prompt_of(1)], block_lens=[8], router=router)
     assert 0.3 * counts["drafted"] < counts["accepted"] < counts["drafted"] < 8 * counts["tokens"] / 2

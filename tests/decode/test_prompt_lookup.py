@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from lively_models import writer
 
 from tandem_edu.decode import PromptLookup, generate, speculate
@@ -35,6 +36,7 @@ def test_matches_are_those_of_the_slow_search():
     assert 100 < found < 300
 
 
+@pytest.mark.slow
 def test_a_text_that_repeats_itself_is_drafted_whole():
     """A greedy text that has fallen into a loop is accepted up to the last draft."""
     primary = writer(512)

@@ -13,7 +13,6 @@ from lively_models import DRAFTERS, writer, writer_drafters
 
 from tandem_edu.decode import Sampling, Trace, speculate
 from tandem_edu.decode.trace import summarise
-from tandem_edu.model import Attached, Tandem
 from tandem_edu.model.masks import block_starts
 
 PROMPT = [5, 40, 3]
@@ -109,7 +108,9 @@ def teacher_forced(name: str, text: list[int], rows: list[dict]) -> list[np.ndar
         contexts.append(context)
         starts.append(blocks.copy())
         n += row["emitted"]
-    p, q = (np.asarray(x, np.float64) for x in both_models(name, np.array(contexts), np.array(starts)))
+    pair = writer(512), writer_drafters(512)[name]
+    logits = slow.both_models(*pair, np.array(contexts), np.array(starts), BLOCK_LEN)
+    p, q = (np.asarray(x, np.float64) for x in logits)
     overlaps = []
     for i, row in enumerate(rows):
         at = range(starts[i][-1], starts[i][-1] + row["drafted"])
@@ -119,23 +120,6 @@ def teacher_forced(name: str, text: list[int], rows: list[dict]) -> list[np.ndar
             )
         )
     return overlaps
-
-
-def both_models(name: str, contexts, starts):
-    """Logits of primary and drafter over whole contexts."""
-    drafter = writer_drafters(512)[name]
-
-    @eqx.filter_jit
-    @eqx.filter_vmap(in_axes=(None, None, 0, 0))
-    def forward(primary, drafter, tokens, starts):
-        p, hidden = primary(tokens, return_hidden=True)
-        if isinstance(drafter, Tandem):
-            return p, drafter.read_blocks(tokens, hidden, starts)[0]
-        if isinstance(drafter, Attached):  # where its earlier blocks lay does not matter to it
-            return p, drafter.teacher_forced(primary, tokens, hidden, BLOCK_LEN, offset=starts[-1])
-        return p, drafter(tokens)
-
-    return forward(writer(512), drafter, jnp.asarray(contexts), jnp.asarray(starts))
 
 
 @pytest.mark.parametrize(

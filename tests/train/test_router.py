@@ -139,6 +139,25 @@ def test_one_prompt_is_too_few():
         train_router(writer(64), writer(64), PROMPTS[:1], key=jax.random.key(0))
 
 
+@pytest.mark.parametrize("name", ["block_len", "rows", "steps"])
+def test_numbers_that_leave_nothing_to_do(name):
+    with pytest.raises(BadInput, match=f"{name} of at least 1, got 0"):
+        train_router(writer(64), writer(64), PROMPTS, key=jax.random.key(0), **{name: 0})
+
+
+def test_a_prompt_that_does_not_fit_is_named():
+    """By its place among all prompts, though they are decoded a few at a time."""
+    prompts = [*PROMPTS[:10], np.ones(64, int), *PROMPTS[10:]]
+    with pytest.raises(BadInput, match="prompt 10: a prompt shorter than the context of 64 tokens, got 64"):
+        train_router(writer(64), writer(64), prompts, rows=4, max_new_tokens=8, key=jax.random.key(0))
+
+
+def test_no_drafts_to_learn_from():
+    given = {"max_new_tokens": 1, "key": jax.random.key(0), "progress": False}
+    with pytest.raises(BadInput, match="at least one judged draft to learn from, got none"):
+        train_router(writer(64), writer_drafters(64)[NAME], PROMPTS[:4], BLOCK_LEN, **given)
+
+
 def test_calibration_by_hand():
     confidence, kept = np.array([0.05, 0.15, 0.15, 0.95, 1.0]), np.array([0.0, 0.0, 1.0, 1.0, 1.0])
     found = calibration(confidence, kept, bins=10)

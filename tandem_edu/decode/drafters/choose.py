@@ -13,6 +13,9 @@ from tandem_edu.model.tandem import check_same_vocabulary
 
 def as_drafter(drafter: Transformer | Attached | Drafter, primary: Transformer) -> Drafter:
     """The drafter for a model. Raises `BadInput` for another vocabulary or one made for another primary."""
+    if not isinstance(primary, Transformer):
+        got = f"a {type(primary).__name__}"
+        raise BadInput("a Transformer as the primary", got, "pass the primary first and then the drafter")
     if isinstance(drafter, Drafter):
         return drafter
     if not isinstance(drafter, Transformer | Attached):

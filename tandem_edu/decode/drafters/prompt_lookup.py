@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from tandem_edu.decode.drafters.protocol import Drafter, Guess, Reading
-from tandem_edu.errors import require
+from tandem_edu.errors import at_least, require
 from tandem_edu.model import Cache
 
 
@@ -34,7 +34,7 @@ class PromptLookup(Drafter):
     least: int = eqx.field(static=True)
 
     def __init__(self, vocab_size: int, ngram: int = 3, least: int = 1):
-        require(ngram >= 1, "an ngram of at least 1 token", ngram, "the usual ones are 2 and 3")
+        at_least(1, ngram, "ngram", "the usual ones are 2 and 3 tokens")
         require(1 <= least <= ngram, f"least in 1..{ngram}", least, "leave it out")
         self.vocab_size, self.ngram, self.least = vocab_size, ngram, least
 
