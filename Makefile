@@ -1,7 +1,7 @@
 # Everything runs in .venv, made by the first Python of at least 3.11 that works. A target installs what
 # it needs once; a second call installs nothing until pyproject.toml changes.
 
-.PHONY: demo test test-quick lint lab notebooks links clean
+.PHONY: demo test test-quick lint lab notebooks links browser screenshot site clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -35,6 +35,17 @@ notebooks: $(VENV)/.installed-test
 links: $(VENV)/.installed-test
 	$(BIN)/python notebooks/links.py
 
+# Needs chromium (or google-chrome) on the PATH; says so, and skips, without.
+browser: $(VENV)/.installed-browser
+	$(BIN)/python -m pytest tests/browser
+
+screenshot: $(VENV)/.installed-browser
+	$(BIN)/python tests/browser/screenshot.py
+
+site: $(VENV)/.installed-site
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs site
+	@echo site/index.html
+
 clean:
 	rm -rf $(VENV)
 
@@ -49,4 +60,12 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.created
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
 	$(PIP) -e '.[test,lab]'
+	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-browser: $(VENV)/.installed-test
+	$(PIP) -e '.[browser]'
+	touch $@
+
+$(VENV)/.installed-site: pyproject.toml | $(VENV)/.created
+	$(PIP) -e '.[site]'
 	touch $(VENV)/.installed $@

@@ -32,4 +32,7 @@ def thresholds(sweep: Sequence[Threshold], mark: float | None = None) -> Picture
     told = "; ".join(
         f"τ = {one.threshold:g}: {one.drafted:.1f} drafts, {one.wasted:.0%} wasted" for one in sweep
     )
-    return Picture(figure, f"Line charts against the threshold, fastest at {best.threshold:g}. {told}.")
+    marked = "" if mark is None else f" Marked: {mark:g}."
+    return Picture(
+        figure, f"Line charts against the threshold, fastest at {best.threshold:g}.{marked} {told}."
+    )

@@ -89,7 +89,7 @@ def speedup_curve(
     v(γ) = `verify_cost` + `slope` · γ: what one verification costs, in steps of the primary. `measured`
     points are drawn beside it, with their quartiles.
     """
-    figure, axes = canvas("What acceptance buys", "block length γ", "times as fast (formula)")
+    figure, axes = canvas("What acceptance buys", "block length γ", "times as fast")
     gammas = list(range(1, most + 1))
     factors = [
         wall_clock_factor(tokens_per_call_iid(alpha, g), g, draft_cost, verify_cost + slope * g)
@@ -98,14 +98,10 @@ def speedup_curve(
     best = int(np.argmax(factors))
     axes.axhline(1, color=BLACK, linewidth=1)
     axes.plot(gammas, factors, color=BLUE, marker=".", label="formula")
-    axes.plot(gammas[best], factors[best], color=ORANGE, marker="*", markersize=18, linestyle="none")
-    axes.annotate(
-        f"best γ = {gammas[best]}: {factors[best]:.2f} ×",
-        (gammas[best], factors[best]),
-        (0, 12),
-        textcoords="offset points",
-        ha="left" if best < most / 4 else "center",
-    )
+    axes.plot(
+        gammas[best], factors[best], color=ORANGE, marker="*", markersize=16, linestyle="none",
+        label=f"best γ = {gammas[best]}: {factors[best]:.2f} ×",
+    )  # fmt: skip
     top, measured = max(factors), measured or {}
     for (name, points), (colour, marker, _) in zip(measured.items(), series(measured), strict=True):
         x, y, low, high = (np.array(column) for column in zip(*points, strict=True))
@@ -114,14 +110,14 @@ def speedup_curve(
             label=f"{name}, measured",
         )  # fmt: skip
         top = max(top, float(high.max()))
-    if measured:
-        axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="upper right", ncols=2)
     axes.set_xticks(gammas)
-    axes.set_ylim(0, max(1.2, 1.25 * top))
+    axes.set_ylim(0, max(1.4, 1.35 * top))
     told = f"best at γ = {gammas[best]} with {factors[best]:.2f} times the primary alone"
     for name, points in measured.items():
         told += f"; {name} measured {', '.join(f'{point[1]:.2f} at {point[0]}' for point in points)}"
-    return Picture(figure, f"Speedup against γ for acceptance {alpha:.0%}, draft cost {draft_cost}: {told}.")
+    costs = f"draft cost {draft_cost:.2f}, verification {verify_cost:.2f} and {slope:.2f} per draft"
+    return Picture(figure, f"Speedup against γ for acceptance {alpha:.0%}, {costs}: {told}.")
 
 
 def timelines(rows: Mapping[str, Sequence[Span]]) -> Picture:
@@ -141,7 +137,7 @@ def timelines(rows: Mapping[str, Sequence[Span]]) -> Picture:
             if span.tokens:
                 axes.annotate(
                     str(span.tokens),
-                    (span.end, y + 0.3),
+                    (span.end, y - 0.3),  # above the bar: this axis points down
                     ha="right",
                     va="bottom",
                     fontsize=8,

@@ -61,10 +61,6 @@ def _lines(axes, positions, heights, label: str, style, index: int, count: int) 
 def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
     """Block efficiency against γ; `mark` draws a line at one γ."""
     figure, axes = canvas("Tokens per call of the primary", "block length γ", "tokens emitted per call")
-    ceiling = [block_len + 1 for block_len in comparison.block_lens]
-    axes.plot(
-        comparison.block_lens, ceiling, color="#777777", linewidth=1, linestyle=":", label="all accepted"
-    )
     axes.axhline(1, color=BLACK, linewidth=1)
     told, top = [], 1.0
     for drafter, (colour, marker, line) in zip(comparison.drafters, series(comparison.drafters), strict=True):
@@ -77,7 +73,11 @@ def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
         top = max(top, *heights)
     _mark(axes, mark)
     several = len(comparison.drafters) > 3
-    axes.set_ylim(0.9, (1.35 if several else 1.15) * top + 0.1)
+    top = (1.35 if several else 1.15) * top + 0.1
+    ceiling = [block_len + 1 for block_len in comparison.block_lens]
+    if ceiling[0] < top:  # else it is out of the picture
+        axes.plot(comparison.block_lens, ceiling, color="#777777", lw=1, ls=":", label="all accepted")
+    axes.set_ylim(0.9, top)
     axes.set_xticks(comparison.block_lens)
     axes.legend(frameon=False, loc="upper left", ncols=2 if several else 1)
     gammas = ", ".join(map(str, comparison.block_lens))
@@ -171,9 +171,9 @@ def quality_against_time(cross_entropy: Mapping[str, float], milliseconds: Mappi
     figure, axes = canvas("Quality against time", "milliseconds per token", "cross-entropy (nats per token)")
     for name, (colour, marker, _) in zip(cross_entropy, series(cross_entropy), strict=True):
         x, y = milliseconds[name], cross_entropy[name]
-        axes.plot(x, y, color=colour, marker=marker, linestyle="none", markersize=9)
-        axes.annotate(name, (x, y), (7, 5), textcoords="offset points", fontsize=9)
-    axes.margins(x=0.25, y=0.15)
+        axes.plot(x, y, color=colour, marker=marker, linestyle="none", markersize=9, label=name)
+    axes.margins(x=0.1, y=0.15)
     axes.set_xlim(left=0)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     told = (f"{name} {milliseconds[name]:.2f} ms, {loss:.2f}" for name, loss in cross_entropy.items())
     return Picture(figure, f"Cross-entropy against time per token: {'; '.join(told)}.")

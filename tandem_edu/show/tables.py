@@ -28,7 +28,10 @@ def decoding_rows(comparison: Comparison, block_lens: Sequence[int] | None = Non
 
 
 def html_table(rows: Rows, caption: str) -> str:
-    """An HTML table, everything in it escaped; the first column heads each row."""
+    """An HTML table, everything in it escaped; the first column heads each row.
+
+    Its own style is for where tables have none, as in a widget; a page's style sheet has its way.
+    """
     names = list(rows[0])
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "".join(
@@ -37,7 +40,8 @@ def html_table(rows: Rows, caption: str) -> str:
         + "</tr>"
         for row in rows
     )
-    return f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{body}</table>"
+    said = f'<caption style="text-align:left">{escape(caption)}</caption>'
+    return f'<table style="border-spacing:14px 3px;text-align:left">{said}<tr>{head}</tr>{body}</table>'
 
 
 def text_table(rows: Rows) -> str:

@@ -20,10 +20,10 @@ KINDS = {
 }
 STYLES = {
     "prompt": "color:#595959",
-    "accepted": "background:#bfe8d9;color:#000;border-bottom:3px solid #009E73",
+    "accepted": "background:#bfe8d9;color:#000;border-bottom:3px solid #009E73;margin-right:1px",
     "primary": "background:#fff;color:#000;outline:1px solid #0072B2;outline-offset:-1px",
-    "rejected": "background:#f6d3c0;color:#7a2e00;text-decoration:line-through",
-    "draft": "background:#e8e8e8;color:#000;border-bottom:3px dotted #595959",
+    "rejected": "background:#f6d3c0;color:#7a2e00;text-decoration:line-through;margin-right:1px",
+    "draft": "background:#e8e8e8;color:#000;border-bottom:3px dotted #595959;margin-right:1px",
 }
 BOX = (
     "font-family:ui-monospace,monospace;font-size:14px;line-height:1.9;white-space:pre-wrap;"

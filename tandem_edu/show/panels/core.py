@@ -30,22 +30,33 @@ def panel(draw: Callable[..., str], controls: Mapping[str, Any]) -> widgets.VBox
 
 
 def whole(description: str, low: int, high: int, value: int) -> widgets.IntSlider:
-    """A slider over whole numbers; the picture follows when it is let go, the arrow keys move it."""
-    return widgets.IntSlider(value, low, high, description=description, continuous_update=False, style=_STYLE)
+    """A slider over whole numbers; the picture follows when it is let go, the arrow keys move it.
+
+    It is greyed out where there is but one number to choose.
+    """
+    return widgets.IntSlider(
+        value, low, high, description=description, disabled=low == high, continuous_update=False, **_LOOK
+    )
 
 
 def number(description: str, low: float, high: float, value: float, step: float) -> widgets.FloatSlider:
     """A slider over numbers."""
     return widgets.FloatSlider(
-        value, min=low, max=high, step=step, description=description, continuous_update=False, style=_STYLE
+        value, min=low, max=high, step=step, description=description, continuous_update=False, **_LOOK
     )
 
 
 def choice(description: str, options: Sequence[tuple[str, Any]] | Sequence[Any], value: Any = None):
-    """A list to choose from."""
+    """A row of buttons, one of them pressed.
+
+    No drop-down list: JupyterLab takes its arrow keys away to move between cells (ipywidgets issue 3912).
+    """
     chosen = {} if value is None else {"value": value}
-    return widgets.Dropdown(options=options, description=description, style=_STYLE, **chosen)
+    style = {**_STYLE, "button_width": "auto"}
+    return widgets.ToggleButtons(options=options, description=description, style=style, **chosen)
 
 
 _STYLE = {"description_width": "initial"}
-_WRAPPED = widgets.Layout(flex_flow="row wrap")
+# As wide as it must be: within the default 300 pixels a long name leaves no room to slide.
+_LOOK = {"style": _STYLE, "layout": {"width": "auto"}}
+_WRAPPED = widgets.Layout(flex_flow="row wrap", grid_gap="0 16px")

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from tandem_edu.errors import require
 from tandem_edu.measure import Comparison
-from tandem_edu.show.panels.core import panel
+from tandem_edu.show.panels.core import choice, panel
 from tandem_edu.show.plots import acceptance_by_position, tokens_per_call
 from tandem_edu.show.tables import decoding_rows, html_table
 from tandem_edu.show.tokens import legend, token_view
@@ -20,7 +20,7 @@ def gamma_panel(comparison: Comparison, tokenizer: Tokenizer) -> widgets.VBox:
     """
     require(len(comparison.runs) > 0, "a comparison with drafters", "none", "pass them to compare")
     pictures = {block_len: _pictures(comparison, block_len) for block_len in comparison.block_lens}
-    titles = [f"{index + 1}: {len(prompt)} tokens" for index, prompt in enumerate(comparison.prompts)]
+    prompts = [(str(index + 1), index) for index in range(len(comparison.prompts))]
     controls = {
         "block_len": widgets.SelectionSlider(
             options=comparison.block_lens,
@@ -28,9 +28,7 @@ def gamma_panel(comparison: Comparison, tokenizer: Tokenizer) -> widgets.VBox:
             description="γ",
             continuous_update=False,
         ),
-        "prompt": widgets.Dropdown(
-            options=[(title, index) for index, title in enumerate(titles)], description="prompt"
-        ),
+        "prompt": choice("prompt", prompts),
     }
     return panel(
         lambda block_len, prompt: _texts(comparison, tokenizer, block_len, prompt) + pictures[block_len],

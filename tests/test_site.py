@@ -1,0 +1,55 @@
+"""The site builds without a warning, with every notebook and every public name in it."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MISSING = [name for name in ("sphinx", "myst_nb", "furo") if importlib.util.find_spec(name) is None]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"the site needs {', '.join(MISSING)}: pip install -e '.[site]'"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", folder / "trees"]
+    subprocess.run([*command, ROOT / "docs", folder / "html"], check=True)
+    return folder / "html"
+
+
+def public_names() -> list[str]:
+    """What `tandem_edu` re-exports, but for its rooms."""
+    source = (ROOT / "tandem_edu" / "__init__.py").read_text("utf-8")
+    return re.findall(r"^from tandem_edu\.\w+ import \w+ as (\w+)$", source, re.MULTILINE)
+
+
+def test_every_public_name_leads_to_its_description(site):
+    page = (site / "api" / "index.html").read_text("utf-8")
+    linked = re.findall(r'href="\w+\.html#tandem_edu\.[\w.]+"[^>]*><code[^>]*><span[^>]*>te\.(\w+)<', page)
+    assert sorted(linked) == sorted(public_names())
+
+
+def test_every_notebook_is_there_with_its_pictures(site):
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        page = (site / "notebooks" / f"{notebook.stem}.html").read_text("utf-8")
+        assert "data:image/png" in page
+        assert "Traceback" not in page
+
+
+def test_no_page_needs_a_network(site):
+    """Scripts and styles are all the site's own (badges are pictures with an alternative text)."""
+    needed = re.compile(r'<(?:script[^>]* src|link rel="stylesheet"[^>]* href)="([^"]+)"')
+    addresses = {
+        address for page in site.rglob("*.html") for address in needed.findall(page.read_text("utf-8"))
+    }
+    assert addresses and not [address for address in addresses if "//" in address]
