@@ -67,8 +67,7 @@ def serve(contenders: dict[str, Contender]) -> None:
     name, settings = sys.argv[2], json.loads(sys.argv[3])
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not get into the pipe
-    if hasattr(os, "sched_setaffinity"):  # the one limit on threads that every library obeys
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["threads"]])
+    bind(settings["threads"])
     run, facts = contenders[name](settings)
     print(json.dumps(facts), file=pipe, flush=True)
     for _ in sys.stdin:
@@ -77,6 +76,20 @@ def serve(contenders: dict[str, Contender]) -> None:
         seconds = time.perf_counter() - start
         print(json.dumps({"seconds": seconds, "result": result}), file=pipe, flush=True)
     sys.exit()
+
+
+def bind(threads: int) -> None:
+    """Bind this process to so many cores: the one limit on threads that every library obeys."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def once(script: str, name: str, settings: dict) -> dict:
+    """A contender's one turn in a process of its own, which ends after it: facts, seconds, result."""
+    worker = Worker(script, name, settings)
+    turn = worker.turn()
+    worker.close()
+    return {"facts": worker.facts, **turn}
 
 
 def race(script: str, names: list[str], settings: dict, repetitions: int, warmup: int = 2) -> dict[str, dict]:

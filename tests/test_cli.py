@@ -176,6 +176,7 @@ MISTAKES = [
     ("speculate {runs}/tandem --prompt a --block-len 0", "block_len"),
     ("speculate {runs}/primary --prompt a", "a drafter with its primary"),
     ("generate {damaged} --prompt a", "JSON in"),
+    ("bench --repetitions 0", "repetitions of at least 1"),
 ]
 
 
@@ -207,7 +208,7 @@ def test_a_command_that_is_none(arguments, capsys):
 def test_the_command_is_installed_and_helps():
     run = subprocess.run([sys.executable, "-m", "tandem_edu.cli", "--help"], capture_output=True, text=True)
     assert run.returncode == 0
-    for command in ("demo", "train", "generate", "speculate", "reproduce"):
+    for command in ("demo", "train", "generate", "speculate", "bench", "reproduce"):
         assert command in run.stdout
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from tandem_edu.cli.benchmark import add_bench
 from tandem_edu.cli.decoding import add_generate, add_speculate
 from tandem_edu.cli.training import add_train
 from tandem_edu.errors import BadInput
@@ -56,9 +57,10 @@ def _parser() -> argparse.ArgumentParser:
         "train": "Train one model, or a router; killed, a model goes on where it was.",
         "generate": "Continue a text with one model alone.",
         "speculate": "Continue a text with a primary and a drafter: the primary's own text, faster.",
+        "bench": "Time the shipped pair's steps on this machine, side by side (half a minute).",
         "reproduce": "Measure the shipped pair: the paper's tables, with ours beside them.",
     }
-    adders = (_add_demo, add_train, add_generate, add_speculate, _add_reproduce)
+    adders = (_add_demo, add_train, add_generate, add_speculate, add_bench, _add_reproduce)
     for name, add in zip(texts, adders, strict=True):
         add(commands.add_parser(name, help=texts[name], description=texts[name], formatter_class=_Help))
     return parser

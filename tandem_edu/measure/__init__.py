@@ -13,9 +13,17 @@ from tandem_edu.measure.decoding import compare as compare
 from tandem_edu.measure.looping import looping as looping
 from tandem_edu.measure.quality import Quality as Quality
 from tandem_edu.measure.quality import quality as quality
+from tandem_edu.measure.ratios import Work as Work
+from tandem_edu.measure.ratios import ratio_rows as ratio_rows
+from tandem_edu.measure.ratios import readable as readable
+from tandem_edu.measure.ratios import timed as timed
 from tandem_edu.measure.speedup import tokens_per_call as tokens_per_call
 from tandem_edu.measure.speedup import tokens_per_call_iid as tokens_per_call_iid
 from tandem_edu.measure.speedup import wall_clock_factor as wall_clock_factor
+from tandem_edu.measure.steps import Stepping as Stepping
+from tandem_edu.measure.steps import short_set as short_set
+from tandem_edu.measure.steps import size_in_bytes as size_in_bytes
+from tandem_edu.measure.steps import summing as summing
 from tandem_edu.measure.thresholds import Threshold as Threshold
 from tandem_edu.measure.thresholds import sweep_thresholds as sweep_thresholds
 from tandem_edu.measure.timing import interleaved as interleaved
