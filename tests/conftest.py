@@ -3,6 +3,7 @@
 The import hook must be in place before `tandem_edu` is first imported, so it is the first thing here.
 """
 
+import os
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +19,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 from tandem_edu.model import Tandem, Transformer, TransformerConfig  # noqa: E402
+
+
+def pytest_configure(config):
+    """Compiling is most of the quick tests' time: there XLA optimises nothing. The full suite does."""
+    if config.option.markexpr == "not slow":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {flags}".strip()
 
 
 @pytest.fixture(autouse=True)

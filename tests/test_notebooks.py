@@ -68,7 +68,11 @@ def test_the_committed_notebook_shows_its_results(source):
     assert str(Path.home()) not in text
 
 
-@every_notebook
+@pytest.mark.parametrize(
+    "source",
+    [pytest.param(path, marks=() if path.stem.startswith("04") else pytest.mark.slow) for path in SOURCES],
+    ids=lambda path: path.stem,
+)
 def test_it_runs(source, monkeypatch):
     """From top to bottom, with the tests' short cut; nothing goes to stderr but progress bars."""
     monkeypatch.setenv("TANDEM_EDU_FAST", "1")

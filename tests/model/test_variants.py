@@ -14,6 +14,10 @@ SIZES = {"vocab_size": 13, "d_model": 16, "n_heads": 2, "n_kv_heads": 1, "d_ff":
 PRIMARY = TransformerConfig(n_layers=2, **SIZES)
 TOKENS = jnp.array([3, 1, 4, 1, 5, 9, 2, 6, 5])
 
+read = eqx.filter_jit(Transformer.__call__)
+called = eqx.filter_jit(lambda model, *given: model(*given))
+forced = eqx.filter_jit(lambda model, *given: model.teacher_forced(*given))
+
 
 @pytest.fixture(scope="module", params=[False, True], ids=["own vocabulary", "shared vocabulary"])
 def pair(request):
@@ -26,9 +30,9 @@ def pair(request):
 
 def test_joint_is_the_tandem_on_its_own_primary(pair):
     primary, tandem = pair
-    _, hidden = primary(TOKENS, return_hidden=True)
-    expected = tandem(TOKENS, hidden, 3, 1)
-    np.testing.assert_allclose(Joint(primary, tandem)(TOKENS, 3, 1), expected, rtol=1e-5, atol=1e-5)
+    _, hidden = read(primary, TOKENS, return_hidden=True)
+    expected = called(tandem, TOKENS, hidden, 3, 1)
+    np.testing.assert_allclose(called(Joint(primary, tandem), TOKENS, 3, 1), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_training_a_joint_moves_both_and_keeps_them_tied(pair):
@@ -41,15 +45,15 @@ def test_training_a_joint_moves_both_and_keeps_them_tied(pair):
     if tandem.config.shared_vocab:
         assert not np.array_equal(trained.primary.vocabulary.embedding, primary.vocabulary.embedding)
         assert eqx.tree_equal(trained.tied.secondary.vocabulary, trained.primary.vocabulary)
-    _, hidden = trained.primary(TOKENS, return_hidden=True)
-    expected = trained.tied(TOKENS, hidden, 2)
-    np.testing.assert_allclose(trained(TOKENS, 2), expected, rtol=1e-5, atol=1e-5)
+    _, hidden = read(trained.primary, TOKENS, return_hidden=True)
+    expected = called(trained.tied, TOKENS, hidden, 2)
+    np.testing.assert_allclose(called(trained, TOKENS, 2), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_block_prediction_sees_the_blocks_first_token_and_no_other(pair):
     primary, tandem = pair
-    _, hidden = primary(TOKENS, return_hidden=True)
-    logits = lambda tokens: BlockPrediction(tandem).teacher_forced(primary, tokens, hidden, 3)
+    _, hidden = read(primary, TOKENS, return_hidden=True)
+    logits = lambda tokens: forced(BlockPrediction(tandem), primary, tokens, hidden, 3)
     same = logits(TOKENS)
     for place in range(len(TOKENS)):
         changed = jnp.any(logits(TOKENS.at[place].set(0)) != same, axis=-1)
@@ -61,7 +65,7 @@ def test_block_prediction_sees_the_blocks_first_token_and_no_other(pair):
 
 def test_at_one_token_a_block_nothing_is_different(pair):
     primary, tandem = pair
-    _, hidden = primary(TOKENS, return_hidden=True)
+    _, hidden = read(primary, TOKENS, return_hidden=True)
     found = BlockPrediction(tandem).teacher_forced(primary, TOKENS, hidden, 1)
     np.testing.assert_array_equal(found, tandem(TOKENS, hidden, 1))
     with pytest.raises(BadInput, match="block_len of at least 1"):
