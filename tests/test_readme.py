@@ -27,7 +27,7 @@ def test_its_pictures_and_pages_are_there():
 
 def test_its_commands_are_commands():
     commands = re.findall(r"^\.venv/bin/tandem-edu (.*)$", README, re.MULTILINE)
-    assert len(commands) == 8
+    assert len(commands) == 9
     for command in commands:
         _parser().parse_args(re.sub(r'"[^"]*"', "text", command).split())
 

@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 from tandem_edu.decode.request import Output, Request, Row, finish, make_request
 from tandem_edu.decode.sampling import EMIT, Sampling, role_key
 from tandem_edu.decode.trace import Trace
+from tandem_edu.errors import require
 from tandem_edu.model import Transformer
 
 
@@ -37,6 +38,8 @@ def generate(
     >>> generate(Transformer(cfg, key=jax.random.key(0)), [1, 2, 3], max_new_tokens=5).tokens.shape
     (5,)
     """
+    got, mend = f"a {type(model).__name__}", "use te.speculate for a drafter, te.block_generate for a tandem"
+    require(isinstance(model, Transformer), "a Transformer", got, mend)
     request = make_request(model.config, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
     text, n, trace = _generate(model, request)
     return finish(request, text, n, max_new_tokens, trace)

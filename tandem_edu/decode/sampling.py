@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from tandem_edu.errors import require
+from tandem_edu.errors import at_least, require
 
 DRAFT, ACCEPT, EMIT = range(3)
 """Roles of a random number: drawing a draft, accepting it, drawing what the primary emits."""
@@ -44,7 +44,8 @@ class Sampling(eqx.Module):
     def __init__(self, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None):
         mend = "0 is greedy, 1 is the model itself"
         require(temperature >= 0, "temperature of at least 0", temperature, mend)
-        require(top_k is None or top_k >= 1, "top_k of at least 1", top_k, "leave it out to keep all tokens")
+        if top_k is not None:
+            at_least(1, top_k, "top_k", "leave it out to keep all tokens")
         require(top_p is None or 0 < top_p <= 1, "top_p in (0, 1]", top_p, "leave it out to keep all tokens")
         # What float32 flushes to zero would divide by zero.
         self.greedy = bool(temperature < jnp.finfo(jnp.float32).tiny)

@@ -1,4 +1,4 @@
-"""A drafter that looks into its primary's cache (GLIDE, arXiv:2402.02082).
+"""A drafter that looks into its primary's cache (GLIDE, arXiv:2402.02082; so do Gemma 4's assistants).
 
 For token i in the block that starts at k(i), layer j of the secondary takes its queries from its own
 residual stream, and its keys and values

@@ -59,7 +59,8 @@ class EarlyExit(Attached):
     ):
         deepest = primary_config.n_layers - 1
         mend = "leave it at least one layer to save" if deepest else "use a deeper primary"
-        require(1 <= exit_layer <= deepest, f"exit_layer in 1..{deepest}", exit_layer, mend)
+        fits = hasattr(exit_layer, "__index__") and 1 <= exit_layer <= deepest
+        require(fits, f"exit_layer in 1..{deepest}", exit_layer, mend)
         self.exit_map = jnp.eye(primary_config.d_model)
         self.norm = RMSNorm(primary_config.d_model, primary_config.norm_eps)
         self.primary_config = primary_config

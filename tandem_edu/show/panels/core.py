@@ -35,14 +35,26 @@ def whole(description: str, low: int, high: int, value: int) -> widgets.IntSlide
     It is greyed out where there is but one number to choose.
     """
     return widgets.IntSlider(
-        value, low, high, description=description, disabled=low == high, continuous_update=False, **_LOOK
+        value,
+        low,
+        high,
+        description=description,
+        disabled=low == high,
+        continuous_update=False,
+        **_look(description),
     )
 
 
 def number(description: str, low: float, high: float, value: float, step: float) -> widgets.FloatSlider:
     """A slider over numbers."""
     return widgets.FloatSlider(
-        value, min=low, max=high, step=step, description=description, continuous_update=False, **_LOOK
+        value,
+        min=low,
+        max=high,
+        step=step,
+        description=description,
+        continuous_update=False,
+        **_look(description),
     )
 
 
@@ -57,6 +69,9 @@ def choice(description: str, options: Sequence[tuple[str, Any]] | Sequence[Any],
 
 
 _STYLE = {"description_width": "initial"}
-# As wide as it must be: within the default 300 pixels a long name leaves no room to slide.
-_LOOK = {"style": _STYLE, "layout": {"width": "auto"}}
 _WRAPPED = widgets.Layout(flex_flow="row wrap", grid_gap="0 16px")
+
+
+def _look(description: str) -> dict[str, dict[str, str]]:
+    """A slider's width follows its name: of the default 300 pixels a long one leaves none to slide in."""
+    return {"style": _STYLE, "layout": {"width": f"{len(description) + 32}ch"}}
