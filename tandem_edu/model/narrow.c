@@ -176,7 +176,7 @@ static int any_seen(const uint8_t *mask, int64_t Q, int64_t T, int64_t count) {
 
 /* XLA asks a handler for its version before it calls it. */
 static int told_version(XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Extension_Base *extension = frame->extension_start;
+  __auto_type extension = frame->extension_start; /* jaxlib 0.12 calls its type by another name */
   if (extension == NULL || extension->type != XLA_FFI_Extension_Metadata) return 0;
   XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
   metadata->api_version.major_version = XLA_FFI_API_MAJOR;
