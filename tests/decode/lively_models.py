@@ -5,6 +5,7 @@ a large embedding give texts that wander; a drafter is its primary with a little
 """
 
 from functools import cache
+from itertools import cycle
 
 import equinox as eqx
 import jax
@@ -18,7 +19,10 @@ from tandem_edu.train import Objective, recipe, train
 TANDEMS = [(layers, own) for layers in ("last", "uniform", "fused") for own in (False, True)]
 OTHERS = ["lookup", "eagle-top", "eagle-fused", "cross-last", "cross-uniform", "exit"]
 DRAFTERS = ["plain", *(f"{layers}-{'own' if own else 'paper'}" for layers, own in TANDEMS), *OTHERS]
-TRAINED = [name for name in DRAFTERS if name != "lookup"]
+TRAINED = ["plain", "last-paper", "fused-own", "eagle-fused", "cross-last", "exit"]
+"""One of each kind."""
+BY_TURNS = list(zip(DRAFTERS, cycle(("token", "block")), strict=False))
+"""Every drafter, the verifications taking turns: for what has nothing to do with how drafts are judged."""
 
 
 def lively(model, seed: int, noise: float):

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from lively_models import DRAFTERS, TRAINED, writer, writer_drafters, writer_trained
+from lively_models import BY_TURNS, writer, writer_drafters
 
 from tandem_edu.decode import ConfidenceRule, Sampling, block_generate, generate, speculate, stream
 
@@ -48,17 +48,9 @@ def test_different_prompts_together():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verification", ["token", "block"])
-@pytest.mark.parametrize("name", DRAFTERS)
+@pytest.mark.parametrize("name, verification", BY_TURNS)
 def test_different_prompts_together_with_every_drafter(name, verification):
     assert_different_prompts_together(writer(64), writer_drafters(64)[name], verification)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("verification", ["token", "block"])
-@pytest.mark.parametrize("name", TRAINED)
-def test_different_prompts_together_with_trained_drafters(name, verification):
-    assert_different_prompts_together(writer(512), writer_trained(name, 512), verification)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lively_models import DRAFTERS, speaker, speaker_drafters, writer, writer_drafters
+from lively_models import BY_TURNS, speaker, speaker_drafters, writer, writer_drafters
 
 from tandem_edu.decode import (
     ConfidenceRule,
@@ -105,8 +105,7 @@ def test_thresholds_change_without_compiling_anew():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verification", ["token", "block"])
-@pytest.mark.parametrize("name", DRAFTERS)
+@pytest.mark.parametrize("name, verification", BY_TURNS)
 def test_gamma_and_tau_change_without_compiling_anew_with_every_drafter(name, verification):
     """γ from 1 to 8 and τ from 0 to 1: untrained and learned routers, and blocks that nobody verifies."""
     primary, drafter = speaker(), speaker_drafters()[name]
