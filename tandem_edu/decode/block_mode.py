@@ -56,7 +56,7 @@ def block_generate(
     at_least(1, block_len, "block_len (γ)", "try block_len=4")
     drafts = min(block_len - 1 if free_token else block_len, max_new_tokens)
     request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
-    most = max(1, -(-drafts // 8) * 8) if max_block_len is None else max_block_len
+    most = -(-max(1, drafts) // 8) * 8 if max_block_len is None else max_block_len
     got = f"{most} for {drafts} drafts a block"
     fits = most >= max(1, drafts)
     require(fits, "max_block_len of at least 1 and of the drafts in a block", got, "leave it out")
