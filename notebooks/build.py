@@ -21,6 +21,7 @@ def from_source(source: Path) -> nbformat.NotebookNode:
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{index:02}"
         cell["metadata"] = {}
+        cell["source"] = cell.source.strip("\n")  # the blank lines that a function has above it in a .py
     return notebook
 
 
