@@ -9,12 +9,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "narrow_threads.h"
 #include "xla/ffi/api/c_api.h"
 
 #define LANES 8   /* floats of a vector */
 #define GROUP 6   /* rows that share one pass over the matrix: more would not fit in registers */
-#define DEPTH 8   /* rows of W in one pass over y */
-#define ABREAST 4 /* rows of E read side by side */
+#define STRIP 128 /* columns of y that one thread fills at a time */
+#define DEPTH 8   /* rows of W that are summed in registers, and fetched so far ahead */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -34,36 +35,50 @@ static inline void store(float *to, vec some, int64_t left) {
   else memcpy(to, &some, sizeof(float) * left);
 }
 
-/* y[rows, N] += x[rows, k .. k + depth) W[k .. k + depth, N], all of W's rows side by side. */
-ALWAYS slab(const int rows, const int depth, const float *x, const float *w, float *y, int64_t K, int64_t N) {
-  vec factor[GROUP][DEPTH];
+/* Vectors side by side that so many rows leave room for in the registers: all sums, and one more each. */
+#define ACROSS(rows) ((rows) == 1 ? 8 : (rows) <= 3 ? 4 : 2)
+
+/* sum[rows, across vectors] += x[rows, depth] W[depth, across vectors]. */
+ALWAYS tile(const int rows, const int across, const float *x, const float *w, float *sum, int64_t K, int64_t N,
+            int64_t depth) {
+  vec total[GROUP][ACROSS(1)];
   for (int r = 0; r < rows; r++)
-    for (int d = 0; d < depth; d++) factor[r][d] = (vec){0} + x[r * K + d];
-  for (int64_t n = 0; n < N; n += LANES) {
-    vec column[DEPTH];
-    for (int d = 0; d < depth; d++) {
-      column[d] = load(w + d * N + n, N - n);
-      __builtin_prefetch(w + (d + depth) * N + n); /* of the slab after this one */
+    for (int j = 0; j < across; j++) total[r][j] = *(vec *)(sum + r * STRIP + j * LANES);
+  for (int64_t d = 0; d < depth; d++, w += N) {
+    vec column[ACROSS(1)];
+    for (int j = 0; j < across; j++) {
+      column[j] = *(const vec *)(w + j * LANES);
+      if (j % 2 == 0) __builtin_prefetch(w + DEPTH * N + j * LANES);
     }
-    for (int r = 0; r < rows; r++) {
-      vec sum = load(y + r * N + n, N - n);
-      for (int d = 0; d < depth; d++) sum += factor[r][d] * column[d];
-      store(y + r * N + n, sum, N - n);
+    for (int r = 0; r < rows; r++)
+      for (int j = 0; j < across; j++) total[r][j] += x[r * K + d] * column[j];
+  }
+  for (int r = 0; r < rows; r++)
+    for (int j = 0; j < across; j++) *(vec *)(sum + r * STRIP + j * LANES) = total[r][j];
+}
+
+/* y[rows, from .. to) = x W: W streams by once, DEPTH of its rows at a time. */
+ALWAYS product(const int rows, const float *x, const float *w, float *y, int64_t K, int64_t N, int64_t from,
+               int64_t to) {
+  const int across = ACROSS(rows);
+  float sum[GROUP * STRIP] = {0};
+  for (int64_t k = 0; k < K; k += DEPTH) {
+    const int64_t depth = K - k < DEPTH ? K - k : DEPTH;
+    int64_t n = from;
+    for (; n + across * LANES <= to; n += across * LANES)
+      tile(rows, across, x + k, w + k * N + n, sum + n - from, K, N, depth);
+    for (; n < to; n += LANES) { /* the last columns go through a copy with room for a whole vector */
+      float edge[DEPTH * LANES];
+      for (int64_t d = 0; d < depth; d++) *(vec *)(edge + d * LANES) = load(w + (k + d) * N + n, to - n);
+      tile(rows, 1, x + k, edge, sum + n - from, K, LANES, depth);
     }
   }
+  for (int r = 0; r < rows; r++) memcpy(y + r * N + from, sum + r * STRIP, sizeof(float) * (to - from));
 }
 
-/* y = x W: W streams by once, y stays in the nearest cache. */
-ALWAYS product(const int rows, const float *x, const float *w, float *y, int64_t K, int64_t N) {
-  int64_t k = 0;
-  memset(y, 0, sizeof(float) * rows * N);
-  for (; k + DEPTH <= K; k += DEPTH) slab(rows, DEPTH, x + k, w + k * N, y, K, N);
-  for (; k < K; k++) slab(rows, 1, x + k, w + k * N, y, K, N);
-}
-
-/* y[:, n .. n + width) = x E[n .. n + width)ᵀ. */
+/* y[rows, width] = x E[width]ᵀ: `width` rows of E side by side. */
 ALWAYS scores(const int rows, const int width, const float *x, const float *e, float *y, int64_t K, int64_t N) {
-  vec sum[GROUP][ABREAST];
+  vec sum[GROUP][ACROSS(1)];
   memset(sum, 0, sizeof sum);
   for (int64_t k = 0; k < K; k += LANES)
     for (int j = 0; j < width; j++) {
@@ -79,21 +94,37 @@ ALWAYS scores(const int rows, const int width, const float *x, const float *e, f
     }
 }
 
-/* y = x Eᵀ: E streams by once. */
-ALWAYS transposed(const int rows, const float *x, const float *e, float *y, int64_t K, int64_t N) {
-  int64_t n = 0;
-  for (; n + ABREAST <= N; n += ABREAST) scores(rows, ABREAST, x, e + n * K, y + n, K, N);
-  for (; n < N; n++) scores(rows, 1, x, e + n * K, y + n, K, N);
+/* y[rows, from .. to) = x Eᵀ: E streams by once. */
+ALWAYS transposed(const int rows, const float *x, const float *e, float *y, int64_t K, int64_t N, int64_t from,
+                  int64_t to) {
+  const int across = ACROSS(rows);
+  int64_t n = from;
+  for (; n + across <= to; n += across) scores(rows, across, x, e + n * K, y + n, K, N);
+  for (; n < to; n++) scores(rows, 1, x, e + n * K, y + n, K, N);
 }
 
-/* The rows in groups, each with a loop of its own that the compiler unrolls. */
-#define CASE(kind, rows) case rows: kind(rows, x, w, y, K, N); break
-#define GROUPS(kind)                                                              \
-  for (int64_t left = M; left > 0; left -= GROUP, x += GROUP * K, y += GROUP * N) \
-    switch (left < GROUP ? left : GROUP) {                                        \
-      CASE(kind, 1); CASE(kind, 2); CASE(kind, 3);                                \
-      CASE(kind, 4); CASE(kind, 5); CASE(kind, 6);                                \
-    }
+typedef struct {
+  const float *x, *matrix;
+  float *y;
+  int64_t M, K, N;
+} Product;
+
+/* One strip of the columns, the rows in groups, each with a loop of its own that the compiler unrolls. */
+#define CASE(kind, rows) case rows: kind(rows, x, p->matrix, y, p->K, p->N, from, to); break
+#define STRIP_OF(kind)                                                                       \
+  static void kind##_strip(const void *what, int strip) {                                    \
+    const Product *p = what;                                                                 \
+    const int64_t from = strip * STRIP, to = from + STRIP < p->N ? from + STRIP : p->N;      \
+    const float *x = p->x;                                                                   \
+    float *y = p->y;                                                                         \
+    for (int64_t rows = p->M; rows > 0; rows -= GROUP, x += GROUP * p->K, y += GROUP * p->N) \
+      switch (rows < GROUP ? rows : GROUP) {                                                 \
+        CASE(kind, 1); CASE(kind, 2); CASE(kind, 3);                                         \
+        CASE(kind, 4); CASE(kind, 5); CASE(kind, 6);                                         \
+      }                                                                                      \
+  }
+STRIP_OF(product)
+STRIP_OF(transposed)
 
 static inline vec choose(ivec which, vec yes, vec no) { return (vec)((which & (ivec)yes) | (~which & (ivec)no)); }
 
@@ -124,14 +155,14 @@ typedef struct {
 /* The scores of one query with a chunk of keys, keys[D][CHUNK]; -∞ where `mask` hides a key. */
 static inline void score_chunk(vec *score, const float *query, const float *keys, const uint8_t *mask,
                                int64_t count, int64_t D) {
-  for (int part = 0; part < PARTS; part++) score[part] = (vec){0};
+  vec sum[PARTS] = {0};
   for (int64_t d = 0; d < D; d++)
-    for (int part = 0; part < PARTS; part++) score[part] += query[d] * *(const vec *)(keys + d * CHUNK + part * LANES);
+    for (int part = 0; part < PARTS; part++) sum[part] += query[d] * *(const vec *)(keys + d * CHUNK + part * LANES);
   for (int part = 0; part < PARTS; part++) {
     bytes seen = {0};
     int64_t left = count - part * LANES;
     if (left > 0) memcpy(&seen, mask + part * LANES, left < LANES ? left : LANES);
-    score[part] = choose(__builtin_convertvector(seen, ivec) != 0, score[part], (vec){0} - INFINITY);
+    score[part] = choose(__builtin_convertvector(seen, ivec) != 0, sum[part], (vec){0} - INFINITY);
   }
 }
 
@@ -185,55 +216,57 @@ static int told_version(XLA_FFI_CallFrame *frame) {
   return 1;
 }
 
-/* What the two handlers are given: x[M, K], the matrix, y[M, N]. */
-#define OPERANDS                                                                        \
-  const XLA_FFI_Buffer *given = frame->args.args[0], *made = frame->rets.rets[0];       \
-  const int64_t M = given->dims[0], K = given->dims[1], N = made->dims[1];              \
-  const float *x = given->data, *w = ((XLA_FFI_Buffer *)frame->args.args[1])->data;     \
-  float *y = made->data
+/* x[M, K] times the matrix is y[M, N]. */
+static void multiply(XLA_FFI_CallFrame *frame, Turn strip) {
+  const XLA_FFI_Buffer *x = frame->args.args[0], *w = frame->args.args[1], *y = frame->rets.rets[0];
+  Product p = {x->data, w->data, y->data, x->dims[0], x->dims[1], y->dims[1]};
+  share(strip, &p, (p.N + STRIP - 1) / STRIP);
+}
 
 XLA_FFI_Error *narrow(XLA_FFI_CallFrame *frame) {
   if (told_version(frame)) return NULL;
-  OPERANDS;
-  GROUPS(product)
+  multiply(frame, product_strip);
   return NULL;
 }
 
 XLA_FFI_Error *narrow_transposed(XLA_FFI_CallFrame *frame) {
   if (told_version(frame)) return NULL;
-  OPERANDS;
-  GROUPS(transposed)
+  multiply(frame, transposed_strip);
   return NULL;
+}
+
+/* The queries that read the keys and values of head `g`. */
+static void attend_head(const void *what, int g) {
+  const XLA_FFI_CallFrame *frame = what;
+  XLA_FFI_Buffer **given = (XLA_FFI_Buffer **)frame->args.args, *made = frame->rets.rets[0];
+  const int64_t H = given[0]->dims[0], Q = given[0]->dims[1], D = given[0]->dims[2];
+  const int64_t rows = H / given[1]->dims[0] * Q; /* that read the same keys */
+  const float *queries = (float *)given[0]->data + g * rows * D;
+  float *out = (float *)made->data + g * rows * D, keys[D * CHUNK];
+  Gathered so_far[rows];
+  memset(out, 0, sizeof(float) * rows * D);
+  for (int64_t r = 0; r < rows; r++) so_far[r] = (Gathered){-INFINITY, 0, out + r * D};
+  for (int64_t side = 1; side < frame->args.size; side += 3) {
+    const int64_t T = given[side]->dims[1];
+    const float *k = (float *)given[side]->data + g * T * D, *v = (float *)given[side + 1]->data + g * T * D;
+    for (int64_t start = 0; start < T; start += CHUNK) {
+      const int64_t count = T - start < CHUNK ? T - start : CHUNK;
+      const uint8_t *mask = (uint8_t *)given[side + 2]->data + start;
+      if (!any_seen(mask, Q, T, count)) continue;
+      for (int64_t d = 0; d < D; d++)
+        for (int64_t t = 0; t < CHUNK; t++) keys[d * CHUNK + t] = t < count ? k[(start + t) * D + d] : 0;
+      for (int64_t r = 0; r < rows; r++)
+        gather(so_far + r, queries + r * D, keys, v + start * D, mask + r % Q * T, count, D);
+    }
+  }
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t d = 0; d < D; d++) so_far[r].mixed[d] /= so_far[r].total;
 }
 
 /* softmax(q kᵀ) v over one or more sides of keys and values. Arguments: q[H, Q, D], then for each side
    k[G, T, D], v[G, T, D] and mask[Q, T]; the result is [H, Q, D]. */
 XLA_FFI_Error *narrow_attention(XLA_FFI_CallFrame *frame) {
   if (told_version(frame)) return NULL;
-  XLA_FFI_Buffer **given = (XLA_FFI_Buffer **)frame->args.args, *made = frame->rets.rets[0];
-  const int64_t H = given[0]->dims[0], Q = given[0]->dims[1], D = given[0]->dims[2];
-  const int64_t G = given[1]->dims[0], rows = H / G * Q; /* that read the same keys */
-  float *out = made->data, keys[D * CHUNK];
-  Gathered so_far[rows];
-  memset(out, 0, sizeof(float) * H * Q * D);
-  for (int64_t g = 0; g < G; g++) {
-    const float *queries = (float *)given[0]->data + g * rows * D;
-    for (int64_t r = 0; r < rows; r++) so_far[r] = (Gathered){-INFINITY, 0, out + (g * rows + r) * D};
-    for (int64_t side = 1; side < frame->args.size; side += 3) {
-      const int64_t T = given[side]->dims[1];
-      const float *k = (float *)given[side]->data + g * T * D, *v = (float *)given[side + 1]->data + g * T * D;
-      for (int64_t start = 0; start < T; start += CHUNK) {
-        const int64_t count = T - start < CHUNK ? T - start : CHUNK;
-        const uint8_t *mask = (uint8_t *)given[side + 2]->data + start;
-        if (!any_seen(mask, Q, T, count)) continue;
-        for (int64_t d = 0; d < D; d++)
-          for (int64_t t = 0; t < CHUNK; t++) keys[d * CHUNK + t] = t < count ? k[(start + t) * D + d] : 0;
-        for (int64_t r = 0; r < rows; r++)
-          gather(so_far + r, queries + r * D, keys, v + start * D, mask + r % Q * T, count, D);
-      }
-    }
-    for (int64_t r = 0; r < rows; r++)
-      for (int64_t d = 0; d < D; d++) so_far[r].mixed[d] /= so_far[r].total;
-  }
+  share(attend_head, frame, ((XLA_FFI_Buffer *)frame->args.args[1])->dims[0]);
   return NULL;
 }

@@ -3,8 +3,8 @@
 XLA's CPU backend multiplies one row at the speed of memory, but for two rows or more it first packs the
 whole matrix into another layout, every time: 5 rows take it four times as long as one. That makes a
 verification cost as much as what it verifies. `narrow.c` streams the matrix by once for all rows, and
-reads only those keys and values of a cache that are seen; it is compiled by the system's C compiler at
-first use and kept in the user's cache folder.
+reads only those keys and values of a cache that are seen; a few cores share the work (`narrow_threads.h`).
+It is compiled by the system's C compiler at first use and kept in the user's cache folder.
 
 Besides, a row's result does not depend on how many rows come with it, to the last bit: what is verified
 in one call of γ + 1 rows is what decoding one by one computes.
@@ -32,6 +32,9 @@ from tandem_edu.files import written_whole
 MAX_ROWS = 16
 """Beyond, XLA's packing pays."""
 SOURCE = Path(__file__).with_suffix(".c")
+THREADS = SOURCE.with_name("narrow_threads.h")
+MAX_THREADS = 4
+"""Beyond, the products of small models are too short to share."""
 NAMES = ("narrow", "narrow_transposed", "narrow_attention")
 
 
@@ -130,6 +133,7 @@ def available() -> bool:
     for name in NAMES:
         capsule = jax.ffi.pycapsule(getattr(library, name))
         jax.ffi.register_ffi_target(f"tandem_edu_{name}", capsule, platform="cpu")
+    library.narrow_threads(min(MAX_THREADS, _cores()))
     return True
 
 
@@ -141,15 +145,18 @@ def _compiled() -> Path:
     arguments = [
         "-O3",
         "-ffp-contract=fast",
+        "-fno-tree-vectorize",  # a sum that is vectorised here and not there would be rounded differently
         "-fno-strict-aliasing",
         "-fPIC",
         "-shared",
         "-w",
-        "-I",
-        jax.ffi.include_dir(),
+        "-pthread",
+        f"-I{SOURCE.parent}",
+        f"-I{jax.ffi.include_dir()}",
     ]
     # Another processor, compiler or jaxlib is another file.
-    facts = [SOURCE.read_text("utf-8"), found, *arguments, jax.__version__, *_processor()]
+    sources = [path.read_text("utf-8") for path in (SOURCE, THREADS)]
+    facts = [*sources, found, *arguments, jax.__version__, *_processor()]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tandem_edu"
     path = folder / f"narrow-{digest}.so"
@@ -158,6 +165,13 @@ def _compiled() -> Path:
             native = ["-mcpu=native"] if platform.machine() in ("arm64", "aarch64") else ["-march=native"]
             subprocess.run([found, *arguments, *native, str(SOURCE), "-o", str(part)], check=True, timeout=60)
     return path
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _processor() -> list[str]:
