@@ -1,29 +1,24 @@
 """Greedy decoding speed at batch 1: ours against `transformers` and against a plain PyTorch loop.
 
-    python benchmarks/generate.py                                     # random weights
+    python benchmarks/generate.py                                     # the shipped pair
     python benchmarks/generate.py --primary FOLDER --secondary FOLDER # your own, written by te.to_hf
 
 Two races: one token after another, and speculative decoding with γ = 4 (in `transformers`: assisted
-generation). All get the same prompts and must write the same text.
-
-The random pair is made to agree now and then: the primary's later layers are damped, and the secondary is
-its first two layers. What a trained pair accepts is another matter; here both sides accept the same.
+generation) with the distilled secondary, which `transformers` can read too. All get the same weights and
+the same prompts, unseen documentation and code, and must write the same text.
 """
 
 import argparse
+import itertools
 import tempfile
 
 import common
 import numpy as np
 
-SIZE = {"d_model": 256, "n_layers": 6, "n_heads": 8, "n_kv_heads": 8, "d_ff": 1024}
-
 
 def prompts(settings: dict):
-    """Random prompts without end, the same ones for everybody."""
-    random = np.random.default_rng(settings["seed"])
-    while True:
-        yield random.integers(1, settings["vocab"], settings["prompt"]).tolist()
+    """The prompts, over and over, the same ones for everybody."""
+    return itertools.cycle(settings["prompts"])
 
 
 def ours(settings: dict):
@@ -44,7 +39,7 @@ def ours_speculative(settings: dict):
     import tandem_edu as te
 
     pair, texts = [te.from_hf(settings[name]) for name in ("primary", "secondary")], prompts(settings)
-    options = {"block_len": settings["block_len"]}
+    options = {"block_len": settings["block_len"], "max_block_len": settings["block_len"]}
     run = lambda: np.asarray(te.speculate(*pair, next(texts), settings["new"], **options).tokens).tolist()
     return run, {"jax": jax.__version__}
 
@@ -113,27 +108,25 @@ SPECULATIVE = {
 }
 
 
-def export_random_pair(settings: dict, folder: str) -> dict[str, str]:
-    """Write the two models of the module's docstring."""
-    import dataclasses
+def export_shipped_pair(folder: str) -> dict[str, str]:
+    """Write the shipped primary and distilled secondary as `transformers` reads them."""
+    import tandem_edu as te
 
-    import equinox as eqx
-    import jax
-
-    from tandem_edu.model import Transformer, TransformerConfig
-    from tandem_edu.zoo import to_hf
-
-    config = TransformerConfig(vocab_size=settings["vocab"], max_len=512, **SIZE)
-    primary = Transformer(config, key=jax.random.key(settings["seed"]))
-    late = lambda model: [w for block in model.blocks[2:] for w in (block.wo, block.mlp.w_down)]
-    primary = eqx.tree_at(late, primary, [0.1 * weight for weight in late(primary)])
-    shorter = dataclasses.replace(config, n_layers=2)
-    secondary = Transformer(shorter, key=jax.random.key(0), vocabulary=primary.vocabulary)
-    secondary = eqx.tree_at(lambda model: model.blocks, secondary, primary.blocks[:2])
+    pair = te.load_pair()
     names = {"primary": f"{folder}/primary", "secondary": f"{folder}/secondary"}
-    to_hf(primary, names["primary"])
-    to_hf(secondary, names["secondary"])
+    te.to_hf(pair.primary, names["primary"])
+    te.to_hf(pair.distilled, names["secondary"])
     return names
+
+
+def unseen_prompts(count: int) -> list[list[int]]:
+    """Documentation and code, half and half, 48 tokens each."""
+    import tandem_edu as te
+    from tandem_edu.reproduce.prompts import prompts_of_kinds
+    from tandem_edu.zoo.split import texts
+
+    kinds = prompts_of_kinds(te.load_pair().tokenizer, texts().test, count // 2)
+    return [prompt.tolist() for kind in ("documentation", "code") for prompt in kinds[kind]]
 
 
 def different(raced: dict) -> int:
@@ -143,20 +136,23 @@ def different(raced: dict) -> int:
 
 
 def acceptance(settings: dict) -> dict:
-    """What the primary made of the drafts, on the first prompt; after the race, not during it."""
+    """What the primary made of the drafts; after the race, not during it."""
+    from functools import partial
+
     import tandem_edu as te
+    from tandem_edu.decode.trace import summarise
 
     pair = [te.from_hf(settings[name]) for name in ("primary", "secondary")]
-    out = te.speculate(*pair, next(prompts(settings)), settings["new"], block_len=settings["block_len"])
-    summary = out.trace.summary()
-    return {name: float(summary[name]) for name in ("block_efficiency", "mean_accepted")}
+    write = partial(te.speculate, *pair, max_new_tokens=settings["new"], block_len=settings["block_len"])
+    found = summarise([write(prompt).trace for prompt in settings["prompts"]])
+    return {name: found[name] for name in ("block_efficiency", "mean_accepted")}
 
 
 def measure(title: str, names: list[str], settings: dict, repetitions: int) -> dict:
     """Race, print, return the record; `ours` is the first name."""
     raced = common.race(__file__, names, settings, repetitions)
     rows, odd = common.summary(raced, settings["new"], names[0]), different(raced)
-    print(common.table(f"\n{title}: prompt {settings['prompt']}, {settings['new']} new tokens", rows))
+    print(common.table(f"\n{title}: {settings['new']} new tokens", rows))
     print(f"tokens in which the texts differ: {odd} of {len(raced[names[0]]['results']) * settings['new']}")
     return {"title": title, "summary": rows, "different_tokens": odd, "raced": raced}
 
@@ -166,25 +162,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--threads", type=int, default=common.cores())
-    parser.add_argument("--primary", help="folder of a Llama checkpoint")
+    parser.add_argument("--primary", help="folder of a Llama checkpoint with the shipped tokenizer")
     parser.add_argument("--secondary", help="folder of a smaller one with the same vocabulary")
     parser.add_argument("--new", type=int, default=128, help="tokens to write")
-    parser.add_argument("--vocab", type=int, default=1024, help="prompts are random ids below this")
     options = parser.parse_args()
     if bool(options.primary) != bool(options.secondary):
         parser.error("--primary and --secondary go together")
-    settings = {"vocab": options.vocab, "prompt": 64, "new": options.new, "block_len": 4, "seed": 0}
-    settings["threads"] = options.threads
+    settings = {"prompts": unseen_prompts(10), "new": options.new, "block_len": 4, "threads": options.threads}
     machine = common.say_machine()
     with tempfile.TemporaryDirectory() as folder:
         given = {"primary": options.primary, "secondary": options.secondary}
-        settings |= given if options.primary else export_random_pair(settings, folder)
+        settings |= given if options.primary else export_shipped_pair(folder)
         races = [
             measure("one by one", list(PLAIN), settings, options.repetitions),
             measure("speculative, γ = 4", list(SPECULATIVE), settings, options.repetitions),
         ]
         accepted = acceptance(settings)
-    print("on the first prompt:", accepted)
+    print("on these prompts:", accepted)
     record = {"machine": machine, "settings": settings, "acceptance": accepted, "races": races}
     print("written:", common.write("generate", record))
 
