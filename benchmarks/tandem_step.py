@@ -18,6 +18,7 @@ import numpy as np
 
 PRIMARY, PLAIN, TANDEM = "primary, forward", "secondary, step", "tandem, step"
 PAPER, DISTILLED, DISTILLING = "tandem of the paper, step", "secondary, distilled", "tandem, distilled"
+KEEPING, AGAIN = "primary, step", "primary, step with remat"
 
 
 def models() -> dict:
@@ -36,6 +37,8 @@ def models() -> dict:
         PAPER: paper,
         DISTILLED: plain,
         DISTILLING: tandem,
+        KEEPING: pair.primary,
+        AGAIN: pair.primary,
     }
 
 
@@ -58,7 +61,7 @@ def stepping(name: str, model, primary, batch):
     distils, is_tandem = name in (DISTILLED, DISTILLING), name in (TANDEM, PAPER, DISTILLING)
     read = primary if distils or is_tandem else None
     blocks = (2,) if is_tandem else ()
-    given, state, *how = prepared(model, read, batch, distils, block_lens=blocks)
+    given, state, *how = prepared(model, read, batch, distils, block_lens=blocks, remat=name == AGAIN)
 
     def run():
         nonlocal state
@@ -98,19 +101,23 @@ def formula(config, trained: int, windows: int, seq: int) -> dict[str, int]:
 
 
 def memory(name: str, model, batch) -> dict:
-    """XLA's account of a compiled step, beside the formula: all windows at a time, and in four parts."""
+    """XLA's account of a compiled step, beside the formula: whole, in four parts, and with `remat`."""
     import jax
 
     from tandem_edu.train.step import train_step
 
     found = {}
-    for parts in (1, 4):
-        arguments = prepared(model, None, batch, micro_batches=parts)
+    for parts, remat in ((1, False), (4, False), (1, True), (4, True)):
+        arguments = prepared(model, None, batch, micro_batches=parts, remat=remat)
         account = account_of(train_step.lower(*arguments).compile().compiled.memory_analysis())
         trained = sum(leaf.size for leaf in jax.tree.leaves(arguments[1].trained))
         expected = formula(model.config, trained, batch.shape[0] // parts, batch.shape[1] - 1)
         ratio = account["peak"] / expected["total"]
-        found[f"{name}, micro_batches={parts}"] = {"xla": account, "formula": expected, "ratio": ratio}
+        found[f"{name}, micro_batches={parts}{', remat' if remat else ''}"] = {
+            "xla": account,
+            "formula": expected,
+            "ratio": ratio,
+        }
     return found
 
 
@@ -124,12 +131,12 @@ def account_of(analysis) -> dict[str, int]:
 def say_memory(found: dict[str, dict]) -> None:
     """A table in MB."""
     print("\nmemory of a training step, MB")
-    print(f"{'':36} {'XLA':>7} {'(temporary)':>11} {'formula':>8} {'(activations)':>13} {'ratio':>6}")
+    print(f"{'':44} {'XLA':>7} {'(temporary)':>11} {'formula':>8} {'(activations)':>13} {'ratio':>6}")
     for name, one in found.items():
         xla, expected = one["xla"], one["formula"]
         figures = (xla["peak"], xla["temp"], expected["total"], expected["activations"])
         peak, temporary, total, activations = (n / 1e6 for n in figures)
-        print(f"{name:36} {peak:7.1f} {temporary:11.1f} {total:8.1f} {activations:13.1f} {one['ratio']:6.2f}")
+        print(f"{name:44} {peak:7.1f} {temporary:11.1f} {total:8.1f} {activations:13.1f} {one['ratio']:6.2f}")
 
 
 def against_sums(seconds: dict[str, np.ndarray]) -> dict[str, dict]:
@@ -168,7 +175,8 @@ def main() -> None:
     steps = {name: stepping(name, model, primary, batch) for name, model in given.items()}
     work = {name: Work(run) for name, run in ({PRIMARY: forward(primary, batch, parts=4)} | steps).items()}
     seconds, first = timed(work, options.repetitions, progress=True)
-    rows = ratio_rows(seconds, first, {name: PLAIN for name in work if name != PLAIN})
+    against = {name: PLAIN for name in work if name != PLAIN} | {AGAIN: KEEPING}
+    rows = ratio_rows(seconds, first, against)
     print(text_table(readable(rows)))
     sums = against_sums(seconds)
     used = memory("shipped primary", primary, batch) | memory("shipped secondary", given[PLAIN], batch)

@@ -96,7 +96,10 @@ written = {
 
 def coloured(gamma, free):
     """One of the texts, token by token."""
-    return show.token_view(pair.tokenizer, prompts[0], written[gamma, free], f"γ = {gamma}")
+    setting = f"γ = {gamma}, the free token {'on' if free else 'off'}"
+    view = show.token_view(pair.tokenizer, prompts[0], written[gamma, free], setting)
+    who = {"accepted": "written by the tandem", "primary": "the primary's free token"}
+    return f"<p>{setting}</p>" + show.legend(who) + view
 
 
 display(HTML(coloured(4, True)))

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "tandem_edu"
 FLOOR = {
     "errors": -1,
     "files": 0,
+    "progress": 0,
     **dict.fromkeys(["model", "data"], 1),
     "decode": 2,
     "train": 3,

@@ -13,7 +13,7 @@ _KINDS = {
     "cross-attending": "last",
     "early-exit": None,
 }
-_RECIPE = ("steps", "batch_size", "seq_len", "learning_rate", "block_lens", "seed")
+_RECIPE = ("steps", "batch_size", "seq_len", "learning_rate", "block_lens", "seed", "remat")
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
@@ -60,6 +60,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     )
     for name in ("steps", "batch-size", "seq-len", "seed"):
         add(f"--{name}", type=int, metavar="N", help="if not the recipe's")
+    add("--remat", action="store_true", help="less memory, about a third more time")
     add("--learning-rate", type=float, metavar="X", help="if not the recipe's")
     losses = "weights of ce, kl, reverse_kl, tv, nla from first to last step, if not the recipe's"
     add("--loss", nargs="+", metavar="NAME=WEIGHT", help=losses)

@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from tandem_edu.errors import require
+from tandem_edu.progress import progress_bar
 
 
 def interleaved(
@@ -30,7 +30,7 @@ def interleaved(
     require(repetitions >= 1, "repetitions of at least 1", repetitions, "5 shows the spread")
     rounds: list[dict[Any, float]] = [{} for _ in range(repetitions + 1)]
     turns = [(times, name) for times in rounds for name in contenders]
-    for times, name in tqdm(turns, desc="measuring", unit=" runs", disable=not progress):
+    for times, name in progress_bar(turns, show=progress, desc="measuring", unit=" runs"):
         times[name] = stopwatch(contenders[name])
     first, *others = rounds
     return {name: np.array([times[name] for times in others]) for name in contenders}, first

@@ -14,8 +14,9 @@
 
 #define LANES 8   /* floats of a vector */
 #define GROUP 6   /* rows that share one pass over the matrix: more would not fit in registers */
-#define STRIP 128 /* columns of y that one thread fills at a time */
-#define DEPTH 8   /* rows of W that are summed in registers, and fetched so far ahead */
+#define BROAD 256 /* columns of y that one thread fills at a time, at most */
+#define DEPTH 8   /* rows of W that are summed in registers */
+#define AHEAD 16  /* rows of W that are fetched before they are needed */
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -43,25 +44,26 @@ ALWAYS tile(const int rows, const int across, const float *x, const float *w, fl
             int64_t depth) {
   vec total[GROUP][ACROSS(1)];
   for (int r = 0; r < rows; r++)
-    for (int j = 0; j < across; j++) total[r][j] = *(vec *)(sum + r * STRIP + j * LANES);
+    for (int j = 0; j < across; j++) total[r][j] = *(vec *)(sum + r * BROAD + j * LANES);
   for (int64_t d = 0; d < depth; d++, w += N) {
     vec column[ACROSS(1)];
     for (int j = 0; j < across; j++) {
       column[j] = *(const vec *)(w + j * LANES);
-      if (j % 2 == 0) __builtin_prefetch(w + DEPTH * N + j * LANES);
+      if (j % 2 == 0) __builtin_prefetch(w + AHEAD * N + j * LANES);
     }
     for (int r = 0; r < rows; r++)
       for (int j = 0; j < across; j++) total[r][j] += x[r * K + d] * column[j];
   }
   for (int r = 0; r < rows; r++)
-    for (int j = 0; j < across; j++) *(vec *)(sum + r * STRIP + j * LANES) = total[r][j];
+    for (int j = 0; j < across; j++) *(vec *)(sum + r * BROAD + j * LANES) = total[r][j];
 }
 
 /* y[rows, from .. to) = x W: W streams by once, DEPTH of its rows at a time. */
 ALWAYS product(const int rows, const float *x, const float *w, float *y, int64_t K, int64_t N, int64_t from,
                int64_t to) {
   const int across = ACROSS(rows);
-  float sum[GROUP * STRIP] = {0};
+  float sum[GROUP * BROAD];
+  memset(sum, 0, sizeof(float) * rows * BROAD);
   for (int64_t k = 0; k < K; k += DEPTH) {
     const int64_t depth = K - k < DEPTH ? K - k : DEPTH;
     int64_t n = from;
@@ -73,7 +75,7 @@ ALWAYS product(const int rows, const float *x, const float *w, float *y, int64_t
       tile(rows, 1, x + k, edge, sum + n - from, K, LANES, depth);
     }
   }
-  for (int r = 0; r < rows; r++) memcpy(y + r * N + from, sum + r * STRIP, sizeof(float) * (to - from));
+  for (int r = 0; r < rows; r++) memcpy(y + r * N + from, sum + r * BROAD, sizeof(float) * (to - from));
 }
 
 /* y[rows, width] = x E[width]ᵀ: `width` rows of E side by side. */
@@ -106,7 +108,7 @@ ALWAYS transposed(const int rows, const float *x, const float *e, float *y, int6
 typedef struct {
   const float *x, *matrix;
   float *y;
-  int64_t M, K, N;
+  int64_t M, K, N, strip; /* so many columns a strip */
 } Product;
 
 /* One strip of the columns, the rows in groups, each with a loop of its own that the compiler unrolls. */
@@ -114,7 +116,8 @@ typedef struct {
 #define STRIP_OF(kind)                                                                       \
   static void kind##_strip(const void *what, int strip) {                                    \
     const Product *p = what;                                                                 \
-    const int64_t from = strip * STRIP, to = from + STRIP < p->N ? from + STRIP : p->N;      \
+    const int64_t from = strip * p->strip, end = from + p->strip;                            \
+    const int64_t to = end < p->N ? end : p->N;                                              \
     const float *x = p->x;                                                                   \
     float *y = p->y;                                                                         \
     for (int64_t rows = p->M; rows > 0; rows -= GROUP, x += GROUP * p->K, y += GROUP * p->N) \
@@ -152,28 +155,48 @@ typedef struct {
   float top, total, *mixed;
 } Gathered;
 
-/* The scores of one query with a chunk of keys, keys[D][CHUNK]; -∞ where `mask` hides a key. */
+#ifdef __clang__
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+#endif
+#define PAIRED(a, b) (PICK(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + PICK(a, b, 1, 9, 3, 11, 5, 13, 7, 15))
+#define FOURS(a, b) (PICK(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + PICK(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
+#define HALVES(a, b) (PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
+
+/* Lane i: the sum of the lanes of v[i]. */
+static inline vec lane_sums(const vec v[LANES]) {
+  return HALVES(FOURS(PAIRED(v[0], v[1]), PAIRED(v[2], v[3])), FOURS(PAIRED(v[4], v[5]), PAIRED(v[6], v[7])));
+}
+
+/* The scores of one query with a chunk of keys[count, D]; -∞ where `mask` hides a key. D is whole vectors. */
 static inline void score_chunk(vec *score, const float *query, const float *keys, const uint8_t *mask,
                                int64_t count, int64_t D) {
-  vec sum[PARTS] = {0};
-  for (int64_t d = 0; d < D; d++)
-    for (int part = 0; part < PARTS; part++) sum[part] += query[d] * *(const vec *)(keys + d * CHUNK + part * LANES);
-  for (int part = 0; part < PARTS; part++) {
+  for (int part = 0; part < PARTS; part++, keys += LANES * D, mask += LANES) {
+    const int64_t left = count - part * LANES;
+    float padded[LANES * D];
     bytes seen = {0};
-    int64_t left = count - part * LANES;
-    if (left > 0) memcpy(&seen, mask + part * LANES, left < LANES ? left : LANES);
-    score[part] = choose(__builtin_convertvector(seen, ivec) != 0, sum[part], (vec){0} - INFINITY);
+    vec sum[LANES] = {0};
+    if (left < LANES) { /* none is read that is not there */
+      memset(padded, 0, sizeof padded);
+      if (left > 0) memcpy(padded, keys, sizeof(float) * left * D);
+    }
+    if (left > 0) memcpy(&seen, mask, left < LANES ? left : LANES);
+    const float *k = left < LANES ? padded : keys;
+    for (int64_t d = 0; d < D; d += LANES)
+      for (int i = 0; i < LANES; i++) sum[i] += *(const vec *)(query + d) * *(const vec *)(k + i * D + d);
+    score[part] = choose(__builtin_convertvector(seen, ivec) != 0, lane_sums(sum), (vec){0} - INFINITY);
   }
 }
 
-/* mixed = fade · mixed + Σ_t weight[t] values[t], for `wide` vectors of them, of which `left` numbers count. */
+/* mixed = fade · mixed + Σ_t weight[t] values[t], for `wide` vectors of them. */
 ALWAYS mix(const int wide, float *mixed, vec fade, const float *weight, const float *values, int64_t count,
-           int64_t D, int64_t left) {
+           int64_t D) {
   vec sum[WIDE];
-  for (int j = 0; j < wide; j++) sum[j] = fade * load(mixed + j * LANES, left);
+  for (int j = 0; j < wide; j++) sum[j] = fade * *(vec *)(mixed + j * LANES);
   for (int64_t t = 0; t < count; t++)
-    for (int j = 0; j < wide; j++) sum[j] += weight[t] * load(values + t * D + j * LANES, left);
-  for (int j = 0; j < wide; j++) store(mixed + j * LANES, sum[j], left);
+    for (int j = 0; j < wide; j++) sum[j] += weight[t] * *(const vec *)(values + t * D + j * LANES);
+  for (int j = 0; j < wide; j++) *(vec *)(mixed + j * LANES) = sum[j];
 }
 
 /* One query over one chunk of keys and values: the softmax as far as it is known, as in arXiv:2205.14135. */
@@ -194,8 +217,8 @@ static void gather(Gathered *so_far, const float *query, const float *keys, cons
   for (int lane = 0; lane < LANES; lane++) so_far->total += sum[lane];
   int64_t d = 0;
   for (; d + WIDE * LANES <= D; d += WIDE * LANES)
-    mix(WIDE, so_far->mixed + d, fade, (const float *)weight, values + d, count, D, D - d);
-  for (; d < D; d += LANES) mix(1, so_far->mixed + d, fade, (const float *)weight, values + d, count, D, D - d);
+    mix(WIDE, so_far->mixed + d, fade, (const float *)weight, values + d, count, D);
+  for (; d < D; d += LANES) mix(1, so_far->mixed + d, fade, (const float *)weight, values + d, count, D);
 }
 
 /* Whether any of the queries sees any key of a chunk. */
@@ -220,7 +243,8 @@ static int told_version(XLA_FFI_CallFrame *frame) {
 static void multiply(XLA_FFI_CallFrame *frame, Turn strip) {
   const XLA_FFI_Buffer *x = frame->args.args[0], *w = frame->args.args[1], *y = frame->rets.rets[0];
   Product p = {x->data, w->data, y->data, x->dims[0], x->dims[1], y->dims[1]};
-  share(strip, &p, (p.N + STRIP - 1) / STRIP);
+  p.strip = p.N < 4 * BROAD ? BROAD / 2 : BROAD; /* enough of them to share, as broad as may be */
+  share(strip, &p, (p.N + p.strip - 1) / p.strip);
 }
 
 XLA_FFI_Error *narrow(XLA_FFI_CallFrame *frame) {
@@ -235,14 +259,15 @@ XLA_FFI_Error *narrow_transposed(XLA_FFI_CallFrame *frame) {
   return NULL;
 }
 
-/* The queries that read the keys and values of head `g`. */
+/* The queries that read the keys and values of head `g`, of all texts' heads one after the other. */
 static void attend_head(const void *what, int g) {
   const XLA_FFI_CallFrame *frame = what;
   XLA_FFI_Buffer **given = (XLA_FFI_Buffer **)frame->args.args, *made = frame->rets.rets[0];
   const int64_t H = given[0]->dims[0], Q = given[0]->dims[1], D = given[0]->dims[2];
   const int64_t rows = H / given[1]->dims[0] * Q; /* that read the same keys */
+  const int64_t text = g / (given[1]->dims[0] / given[3]->dims[0]);
   const float *queries = (float *)given[0]->data + g * rows * D;
-  float *out = (float *)made->data + g * rows * D, keys[D * CHUNK];
+  float *out = (float *)made->data + g * rows * D;
   Gathered so_far[rows];
   memset(out, 0, sizeof(float) * rows * D);
   for (int64_t r = 0; r < rows; r++) so_far[r] = (Gathered){-INFINITY, 0, out + r * D};
@@ -251,20 +276,18 @@ static void attend_head(const void *what, int g) {
     const float *k = (float *)given[side]->data + g * T * D, *v = (float *)given[side + 1]->data + g * T * D;
     for (int64_t start = 0; start < T; start += CHUNK) {
       const int64_t count = T - start < CHUNK ? T - start : CHUNK;
-      const uint8_t *mask = (uint8_t *)given[side + 2]->data + start;
+      const uint8_t *mask = (uint8_t *)given[side + 2]->data + text * Q * T + start;
       if (!any_seen(mask, Q, T, count)) continue;
-      for (int64_t d = 0; d < D; d++)
-        for (int64_t t = 0; t < CHUNK; t++) keys[d * CHUNK + t] = t < count ? k[(start + t) * D + d] : 0;
       for (int64_t r = 0; r < rows; r++)
-        gather(so_far + r, queries + r * D, keys, v + start * D, mask + r % Q * T, count, D);
+        gather(so_far + r, queries + r * D, k + start * D, v + start * D, mask + r % Q * T, count, D);
     }
   }
   for (int64_t r = 0; r < rows; r++)
     for (int64_t d = 0; d < D; d++) so_far[r].mixed[d] /= so_far[r].total;
 }
 
-/* softmax(q kᵀ) v over one or more sides of keys and values. Arguments: q[H, Q, D], then for each side
-   k[G, T, D], v[G, T, D] and mask[Q, T]; the result is [H, Q, D]. */
+/* softmax(q kᵀ) v over one or more sides of keys and values, for B texts. Arguments: q[B · H, Q, D], then for
+   each side k[B · G, T, D], v[B · G, T, D] and mask[B, Q, T]; the result is [B · H, Q, D]. */
 XLA_FFI_Error *narrow_attention(XLA_FFI_CallFrame *frame) {
   if (told_version(frame)) return NULL;
   share(attend_head, frame, ((XLA_FFI_Buffer *)frame->args.args[1])->dims[0]);

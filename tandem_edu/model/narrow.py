@@ -31,6 +31,8 @@ from tandem_edu.files import written_whole
 
 MAX_ROWS = 16
 """Beyond, XLA's packing pays."""
+LANES = 8
+"""Numbers of a vector in `narrow.c`."""
 SOURCE = Path(__file__).with_suffix(".c")
 THREADS = SOURCE.with_name("narrow_threads.h")
 MAX_THREADS = 4
@@ -61,22 +63,34 @@ def attention(plain: Callable, q: Array, sides: Sequence, masks: Sequence) -> Ar
     """`plain(q, sides, masks)`, where that is a softmax over the keys of all sides (`layers.attend`).
 
     One pass over the keys that are seen, in the manner of arXiv:2205.14135; what lies behind them costs
-    nothing. Only for one sequence: `q[n_heads, q_len, head_dim]`.
+    nothing. Only for `q[n_heads, q_len, head_dim]`, or that under `jax.vmap`.
     """
     few = q.ndim == 3 and q.shape[-2] <= MAX_ROWS and q.dtype == jnp.float32
     if not (few and available()):
         return plain(q, sides, masks)
 
     def compiled(q, sides, masks):
-        scaled = q * q.shape[-1] ** -0.5
+        head_dim = q.shape[-1]
+        # Whole vectors only: heads of another width, which only toys have, are widened with zeros.
+        widened = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -head_dim % LANES)])
+        scaled, sides = jax.tree.map(lambda x: _merged(widened(x)), (q * head_dim**-0.5, sides))
         arguments = [x for (k, v), mask in zip(sides, masks, strict=True) for x in (k, v, mask)]
-        return _call("narrow_attention", q.shape, scaled, *arguments)
+        found = _call("narrow_attention", scaled.shape, scaled, *arguments)
+        return found.reshape(*q.shape[:-1], -1)[..., :head_dim]
 
     def batch_rule(axis_size, batched, *operands):
-        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
-        return jax.vmap(plain, axes)(*operands), True
+        everywhere = lambda is_batched, x: x if is_batched else jnp.broadcast_to(x, (axis_size, *x.shape))
+        every = jax.tree.map(everywhere, tuple(batched), operands)
+        found = of_texts(*jax.tree.map(_merged, every))
+        return found.reshape(axis_size, -1, *found.shape[1:]), True
 
-    return _transformable(compiled, plain, batch_rule)(q, sides, masks)
+    of_texts = _transformable(compiled, jax.vmap(plain), batch_rule)
+    return of_texts(*jax.tree.map(lambda x: x[None], (q, sides, masks)))[0]
+
+
+def _merged(x: Array) -> Array:
+    """The first two axes as one."""
+    return x.reshape(-1, *x.shape[2:])
 
 
 def _product(transposed: bool) -> Callable:

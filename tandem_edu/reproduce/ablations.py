@@ -1,7 +1,7 @@
 """One choice at a time, each with its control: short trainings of drafters on the shipped, frozen primary.
 
-All variants of a study start from the same random weights and see the same batches. They are trained a
-fraction as long as the shipped ones, so compare them with each other only.
+All variants of a study start from the same random weights and are trained together, on the same batches.
+They are trained a fraction as long as the shipped ones, so compare them with each other only.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from tandem_edu.model.weights import Model
 from tandem_edu.reproduce.plan import PRIMARY, SECONDARY, SEED, STATES
 from tandem_edu.reproduce.quality import document_scores, document_windows, of
 from tandem_edu.reproduce.table import Table
-from tandem_edu.train import Objective, Recipe, recipe, train
+from tandem_edu.train import Objective, Recipe, recipe, train_together
 from tandem_edu.zoo.shipped import Pair
 from tandem_edu.zoo.split import Texts
 
@@ -147,15 +147,13 @@ def ablation_table(
     """Train the variants of one study (resumable in `folder`) and measure them on the test part."""
     title, variants = ABLATIONS[name]
     tokens = data.encode(pair.tokenizer, parts.train)
-    dev = data.encode(pair.tokenizer, parts.dev)
     units = document_windows(pair.tokenizer, parts.test)
+    models = {label: (variant.build(pair), settings(variant)) for label, variant in variants.items()}
+    trained = train_together(models, tokens, primary=pair.primary, folder=folder / name)
     rows = []
-    for label, variant in variants.items():
+    for label, model in trained.items():
         say(f"  {label}")
-        model = variant.build(pair)
-        place = folder / name / _file_name(label)
-        trained = train(model, settings(variant), tokens, dev, primary=pair.primary, folder=place).model
-        rows.append({"variant": label, **_figures(trained, pair, units)})
+        rows.append({"variant": label, **_figures(model, pair, units)})
     note = (
         f"{STEPS:,} steps of 2,048 tokens each, everything else as the shipped drafters. Agreement and TV to "
         "the primary, teacher-forced on test documents, in brackets 95 % of 2,000 resamplings of the "
@@ -166,7 +164,7 @@ def ablation_table(
 
 def settings(variant: Variant) -> Recipe:
     """The shipped drafters' recipe, shorter."""
-    how: dict[str, Any] = {"steps": STEPS, "learning_rate": 3e-3, "eval_every": 500, "eval_windows": 64}
+    how: dict[str, Any] = {"steps": STEPS, "learning_rate": 3e-3}
     base = "tandem-distil" if variant.block_lens else "distilled"
     objectives = ((1.0, variant.objective),)
     return recipe(base, objectives=objectives, block_lens=variant.block_lens, **how)
@@ -185,7 +183,3 @@ def _figures(model: Model, pair: Pair, units) -> dict[str, Any]:
         "cross-entropy at γ = 2": of(short, 0),
         "cross-entropy at γ = 8": of(long, 0),
     }
-
-
-def _file_name(label: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in label)

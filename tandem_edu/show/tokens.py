@@ -3,7 +3,7 @@
 Everything a model or a person wrote is escaped here before it becomes part of a page.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 
 import numpy as np
@@ -17,6 +17,7 @@ KINDS = {
     "accepted": "drafted, and accepted by the primary",
     "primary": "written by the primary itself",
     "rejected": "drafted, but rejected",
+    "draft": "drafted, and not judged yet",
 }
 STYLES = {
     "prompt": "color:#595959",
@@ -67,12 +68,12 @@ def token_view(tokenizer: Tokenizer, prompt, out: Output, label: str = "Decoded 
     return f'<div role="group" aria-label="{escape(label)}" style="{BOX}">{"".join(spans)}</div>'
 
 
-def legend() -> str:
-    """What the styles of `token_view` mean, as HTML."""
+def legend(meanings: Mapping[str, str] | None = None) -> str:
+    """What the styles of `token_view` mean, as HTML: `meanings` by kind, else those of decoded text."""
+    meanings = meanings or {kind: KINDS[kind] for kind in ("accepted", "primary", "rejected")}
     entries = (
-        f'<span style="{STYLES[kind]};padding:0 4px">{kind}</span> {meaning}'
-        for kind, meaning in KINDS.items()
-        if kind != "prompt"
+        f'<span style="{STYLES[kind]};padding:0 4px">{escape(kind)}</span> {escape(meaning)}'
+        for kind, meaning in meanings.items()
     )
     box = "font-size:13px;background:#fff;color:#000;padding:4px 12px"
     return f'<div style="{box}">{" &nbsp; ".join(entries)}</div>'

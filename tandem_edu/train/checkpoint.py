@@ -10,18 +10,20 @@ import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import PyTree
 
 from tandem_edu.errors import BadInput, require
-from tandem_edu.model import Transformer
+from tandem_edu.model import BlockPrediction, Joint, Transformer
 from tandem_edu.model.weights import Model, describe, fill, named_arrays, read_arrays, write_arrays
 from tandem_edu.train.recipes import Recipe
 from tandem_edu.train.step import State
 
 History = list[dict[str, Any]]
+States = TypeVar("States", State, dict[str, State])
+"""Of one run, or of several by name."""
 NAME = "checkpoint.safetensors"
 _CHUNK = 2**22  # tokens hashed at a time, so that a memory-mapped text is never read whole
 
@@ -36,7 +38,7 @@ def fingerprint(
     """What determines a run, JSON-able: two runs with equal fingerprints are the same run."""
     return {
         "recipe": recipe.to_dict(),
-        "model": describe(model),
+        "model": _described(model),
         "the model's starting weights": _digest(model),
         "the primary": None if primary is None else [describe(primary), _digest(primary)],
         "the training text": _digest(tokens),
@@ -44,12 +46,12 @@ def fingerprint(
     }
 
 
-def save_checkpoint(folder: Path, state: State, history: History, run: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path, state: States, history: History, run: dict[str, Any]) -> None:
     """Write the checkpoint over the one before. Raises `BadInput` if it cannot be written."""
     write_arrays(named_arrays(state), {"run": run, "history": history}, folder / NAME)
 
 
-def load_checkpoint(folder: Path, state: State, run: dict[str, Any]) -> tuple[State, History]:
+def load_checkpoint(folder: Path, state: States, run: dict[str, Any]) -> tuple[States, History]:
     """The state and history kept in `folder`; `state` and no history if there is no checkpoint.
 
     Raises `BadInput` if the checkpoint is of another run, saying what differs, or if it is damaged.
@@ -72,6 +74,15 @@ def load_checkpoint(folder: Path, state: State, run: dict[str, Any]) -> tuple[St
     got = f"one that differs in {'; '.join(differing)}"
     require(not differing, f"the checkpoint in {path} to be of this run", got, f"use its values, {mend}")
     return fill(state, arrays, path), metadata["history"]
+
+
+def _described(model: Model) -> dict[str, Any]:
+    """`describe`, also of models that are trained but never stored."""
+    if isinstance(model, Joint):
+        return {"kind": "joint", "primary": describe(model.primary), "tandem": describe(model.tandem)}
+    if isinstance(model, BlockPrediction):
+        return {"kind": "block-prediction", "tandem": describe(model.tandem)}
+    return describe(model)
 
 
 def _differences(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -25,6 +25,8 @@ class Recipe:
       `warmup_steps`, then falls along a cosine to a tenth of it at the last step.
     - `micro_batches`: each batch is read in so many parts, whose gradients are averaged: less memory,
       and on a CPU faster too. A divisor of `batch_size`; left out, 4, 2 or 1.
+    - `remat`: compute the layers' activations again for the gradient instead of keeping them: less
+      memory, about a third more time.
     - `weight_decay`: AdamW's, on the linear maps only. `clip_norm`: longest gradient.
     - `objectives`: the phases, `(until, objective)` with `until` a rising fraction of the steps that
       ends at 1.0.
@@ -49,6 +51,7 @@ class Recipe:
     batch_size: int = 8
     seq_len: int = 256
     micro_batches: int = 0
+    remat: bool = False
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     objectives: tuple[tuple[float, Objective], ...] = CROSS_ENTROPY
@@ -67,6 +70,9 @@ class Recipe:
         got = f"{self.micro_batches} for batch_size={self.batch_size}"
         expected = "micro_batches that divide batch_size"
         require(self.batch_size % self.micro_batches == 0, expected, got, "take micro_batches=1")
+        require(
+            isinstance(self.remat, bool), "remat to be True or False", repr(self.remat), "mend the recipe"
+        )
         _check_whole("warmup_steps", self.warmup_steps, least=0)
         _check_whole("seed", self.seed, least=0)
         require(self.seed < 2**31, "seed below 2**31", self.seed, "take a smaller one")

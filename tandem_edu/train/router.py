@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float, PRNGKeyArray
-from tqdm import tqdm
 
 from tandem_edu.decode import Drafter, LearnedRouter, Sampling
 from tandem_edu.decode.cycle import Decoder, State, begin, cycle
@@ -25,6 +24,7 @@ from tandem_edu.decode.routers import identify
 from tandem_edu.decode.verify import verify
 from tandem_edu.errors import at_least, require
 from tandem_edu.model import Attached, Transformer
+from tandem_edu.progress import progress_bar
 
 
 class Examples(NamedTuple):
@@ -102,7 +102,7 @@ def collect(
     """The judged drafts of decoding `prompts` with a constant γ, `rows` prompts at a time."""
     chunks = [prompts[start : start + rows] for start in range(0, len(prompts), rows)]
     examples = []
-    for number, chunk in enumerate(tqdm(chunks, desc="drafts", disable=not progress)):
+    for number, chunk in enumerate(progress_bar(chunks, show=progress, desc="drafts")):
         full = [*chunk, *[chunk[0]] * (rows - len(chunk))]  # one compiled program for all chunks
         request = make_request(
             primary.config, full, max_new_tokens, sampling, jax.random.fold_in(key, number), None

@@ -16,14 +16,13 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
-
-# Not tqdm.auto: in a notebook without ipywidgets that one warns; this one works everywhere.
 from tqdm import tqdm
 
 from tandem_edu.data import Batches
 from tandem_edu.errors import BadInput
 from tandem_edu.model import Transformer
 from tandem_edu.model.weights import Model
+from tandem_edu.progress import progress_bar
 from tandem_edu.train.checkpoint import NAME, History, fingerprint, load_checkpoint, save_checkpoint
 from tandem_edu.train.checks import check_models, checked_texts, made_folder
 from tandem_edu.train.evaluation import evaluate
@@ -119,13 +118,13 @@ class _Run:
         """Train on from `state`; at each evaluation give the state and an entry for the history."""
         began = time.perf_counter() - (self.history[-1]["seconds"] if self.history else 0.0)
         tokens = self.recipe.batch_size * self.recipe.seq_len
-        with tqdm(
+        with progress_bar(
+            show=progress,
             total=self.recipe.tokens,
             initial=int(state.step) * tokens,
             desc=self.recipe.name,
             unit=" tokens",
             unit_scale=True,
-            disable=not progress,
         ) as bar:
             for now, losses in self._stretches(state, bar):
                 step, scores = int(now.step), self._scores(now)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from tandem_edu.errors import BadInput
 from tandem_edu.model import Transformer
+from tandem_edu.model.layers import Block
 from tandem_edu.model.weights import Model, owned
 from tandem_edu.train.losses import Objective
 from tandem_edu.train.recipes import Recipe
@@ -118,6 +119,51 @@ def predict(
     return model.teacher_forced(primary, tokens, hidden, *block)
 
 
+class _Recomputed(eqx.Module):
+    """A layer of which only what goes in is kept for the gradient; the rest is computed a second time."""
+
+    block: Block
+
+    def write(self, x, rope, maps=None):
+        return _recomputed(Block.write, self.block, x, rope, maps)
+
+    def read(self, x, rope, attention):
+        seen = jax.tree_util.Partial(attention.func, *attention.args, **attention.keywords)
+        return _recomputed(Block.read, self.block, x, rope, seen)
+
+
+def _recomputed(method: Callable, block: Block, x: Array, *others):
+    """`method(block, x, *others)`, computed a second time for the gradient.
+
+    `jax.checkpoint` would say so more briefly. But XLA's CPU backend sees that the second time gives what
+    the first one gave, and keeps that instead; so here the second `x` has the gradient in it, times 0.
+    """
+    arrays, fixed = eqx.partition((block, others), eqx.is_array)
+
+    def run(x, arrays):
+        block, others = eqx.combine(arrays, fixed)
+        return method(block, x, *others)
+
+    def backward(kept, gradient):
+        x, arrays = kept
+        nothing = 0.0 * jax.tree.leaves(gradient)[0].ravel()[0]
+        return jax.vjp(run, x + nothing, arrays)[1](gradient)
+
+    once_more = jax.custom_vjp(run)
+    once_more.defvjp(lambda *given: (run(*given), given), backward)
+    return once_more(x, arrays)
+
+
+def rematerialised(model: Model) -> Model:
+    """`model` with the same values and gradients, in less memory and more time (arXiv:1604.06174).
+
+    Of each layer its input, its keys and its values are kept for the gradient; attention weights and
+    the inner activations of the SwiGLU are computed again.
+    """
+    is_block = lambda part: isinstance(part, Block)
+    return jax.tree.map(lambda part: _Recomputed(part) if is_block(part) else part, model, is_leaf=is_block)
+
+
 def mean_over(
     function: Callable[..., PyTree], trained: PyTree, parts: Int[Array, "parts batch window"]
 ) -> PyTree:
@@ -151,16 +197,47 @@ def train_step(
     distillation, is left out by the compiler.
     """
     rest, primary, batch = given
-    block = draw_block(recipe, state.step) if recipe.block_lens else None
+    states, losses = _advance(((rest,), primary, batch), (state,), (recipe,), (objective,))
+    return states[0], losses[0]
 
-    def loss_of(trained, part):
+
+@eqx.filter_jit(donate="all-except-first")
+def train_steps(
+    given: tuple[tuple[PyTree, ...], Transformer | None, Int[Array, "batch window"]],
+    states: tuple[State, ...],
+    recipes: tuple[Recipe, ...],
+    objectives: tuple[Objective, ...],
+) -> tuple[tuple[State, ...], tuple[Float[Array, ""], ...]]:
+    """`train_step` of several models on one batch, which the primary reads once for all of them."""
+    return _advance(given, states, recipes, objectives)
+
+
+def _advance(given, states, recipes, objectives):
+    rests, primary, batch = given
+    blocks = [
+        draw_block(recipe, state.step) if recipe.block_lens else None
+        for recipe, state in zip(recipes, states, strict=True)
+    ]
+
+    def losses_of(trained, part):
         tokens, targets = part[:, :-1], part[:, 1:]
         # Nothing here depends on `trained`: no gradient ever enters the primary.
         teacher, hidden = (None, None) if primary is None else primary(tokens, return_hidden=True)
-        logits = predict(eqx.combine(trained, rest), primary, tokens, hidden, block)
-        return objective(logits, targets, teacher)
+        losses = []
+        for mine, rest, recipe, objective, block in zip(
+            trained, rests, recipes, objectives, blocks, strict=True
+        ):
+            model = eqx.combine(mine, rest)
+            model = rematerialised(model) if recipe.remat else model
+            losses.append(objective(predict(model, primary, tokens, hidden, block), targets, teacher))
+        # The models share no trained array, so the gradient of the sum is each one's own.
+        return sum(losses[1:], losses[0]), tuple(losses)
 
-    parts = batch.reshape(recipe.micro_batches, -1, batch.shape[-1])
-    loss, gradient = mean_over(jax.value_and_grad(loss_of), state.trained, parts)
-    updates, moments = optimizer(recipe).update(gradient, state.moments, state.trained)
-    return State(optax.apply_updates(state.trained, updates), moments, state.step + 1), loss
+    parts = batch.reshape(recipes[0].micro_batches, -1, batch.shape[-1])
+    differentiated = jax.value_and_grad(losses_of, has_aux=True)
+    (_, losses), gradients = mean_over(differentiated, tuple(state.trained for state in states), parts)
+    moved = []
+    for state, recipe, gradient in zip(states, recipes, gradients, strict=True):
+        updates, moments = optimizer(recipe).update(gradient, state.moments, state.trained)
+        moved.append(State(optax.apply_updates(state.trained, updates), moments, state.step + 1))
+    return tuple(moved), losses

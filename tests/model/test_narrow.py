@@ -158,6 +158,17 @@ def test_attention_in_batches_and_its_gradients():
     many = jnp.stack([q, 2 * q])
     batch = jax.vmap(lambda one: attend(one, sides, masks))(many)
     np.testing.assert_allclose(batch[1], attend(2 * q, sides, masks), rtol=2e-5, atol=2e-6)
+    other = [(2 * k, v + 1) for k, v in sides]
+    both = [(jnp.stack([a, c]), jnp.stack([b, d])) for (a, b), (c, d) in zip(sides, other, strict=True)]
+    hidden = [jnp.stack([mask, mask.at[:, 3:].set(False)]) for mask in masks]
+    batch = jax.vmap(attend)(many, both, hidden)
+    for row, (one, mine) in enumerate(((q, sides), (2 * q, other))):
+        seen = [mask[row] for mask in hidden]
+        np.testing.assert_array_equal(np.asarray(batch[row]), np.asarray(attend(one, mine, seen)))
+    nested = jax.vmap(jax.vmap(attend, (0, 0, None)), (0, None, None))(
+        jnp.stack([many, 3 * many]), both, masks
+    )
+    np.testing.assert_allclose(nested[1, 1], attend(6 * q, other, masks), rtol=2e-5, atol=2e-6)
     loss = lambda function: jax.grad(lambda q, sides: jnp.sum(jnp.sin(function(q, sides, masks))), (0, 1))
     for ours, theirs in zip(
         *map(jax.tree.leaves, (loss(attend)(q, sides), loss(_attend)(q, sides))), strict=True

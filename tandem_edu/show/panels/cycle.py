@@ -11,7 +11,7 @@ from tandem_edu.decode import Output
 from tandem_edu.errors import require
 from tandem_edu.show.panels.core import choice, panel, whole
 from tandem_edu.show.tables import html_table
-from tandem_edu.show.tokens import BOX, STYLES, legend, visible
+from tandem_edu.show.tokens import BOX, KINDS, STYLES, legend, visible
 
 STAGES = ("draft", "verify", "accept")
 
@@ -45,7 +45,8 @@ def cycle_view(tokenizer: Tokenizer, prompt, output: Output, cycle: int, stage: 
     head = f"Cycle {cycle + 1} of {len(cycles)}, {stage}"
     box = f'<div role="group" aria-label="{escape(head)}" style="{BOX}">{"".join(spans)}</div>'
     table = html_table(_rows(row, drafts), "The drafts of this cycle") if drafts else ""
-    return f"{legend()}{box}<p>{escape(_words(stage, row, drafts, new))}</p>{table}"
+    marks = legend({"draft": KINDS["draft"]} if stage == "draft" else None)
+    return f"{marks}{box}<p>{escape(_words(stage, row, drafts, new))}</p>{table}"
 
 
 def _cycles(output: Output) -> list[dict]:

@@ -1,0 +1,88 @@
+"""Training side by side: the same as one by one, resumable, and only where the batches are the same."""
+
+import jax
+import numpy as np
+import pytest
+
+from tandem_edu.errors import BadInput
+from tandem_edu.model import BlockPrediction, Joint, Tandem
+from tandem_edu.model.weights import named_arrays
+from tandem_edu.train import Objective, Recipe, together, train, train_together
+
+TEXT = np.tile(np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 12, 0], np.uint16), 60)
+DISTIL = ((1.0, Objective(ce=0.1, kl=0.9)),)
+
+
+def some(**changes):
+    usual = {"steps": 6, "learning_rate": 1e-2, "warmup_steps": 2, "batch_size": 2, "seq_len": 12}
+    return Recipe(**{"name": "some", "eval_every": 3, "eval_windows": 5, **usual, **changes})
+
+
+@pytest.fixture
+def models(tiny_secondary, tiny_config):
+    tandem = Tandem(tiny_secondary, tiny_config, key=jax.random.key(3))
+    return {
+        "plain": (tiny_secondary, some()),
+        "distilled": (tiny_secondary, some(objectives=DISTIL)),
+        "tandem": (tandem, some(objectives=DISTIL, block_lens=(2, 3))),
+    }
+
+
+def test_each_is_trained_as_if_alone(models, tiny_primary):
+    side_by_side = train_together(models, TEXT, primary=tiny_primary, progress=False)
+    for name, (model, recipe) in models.items():
+        alone = train(model, recipe, TEXT, TEXT, primary=tiny_primary, progress=False).model
+        for mine, theirs in zip(jax.tree.leaves(side_by_side[name]), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_run_that_was_broken_off_ends_with_the_same_bits(models, tiny_primary, tmp_path, monkeypatch):
+    how = {"primary": tiny_primary, "progress": False, "checkpoint_every": 2}
+    whole = train_together(models, TEXT, **how)
+    steps, step = 0, together.train_steps
+
+    def dying(*arguments):
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise Killed
+        return step(*arguments)
+
+    monkeypatch.setattr(together, "train_steps", dying)
+    with pytest.raises(Killed):
+        train_together(models, TEXT, folder=tmp_path, **how)
+    monkeypatch.undo()
+    resumed = train_together(models, TEXT, folder=tmp_path, **how)
+    for mine, theirs in zip(named_arrays(resumed).items(), named_arrays(whole).items(), strict=True):
+        assert mine[0] == theirs[0] and np.array_equal(mine[1], theirs[1])
+
+
+def test_models_that_are_never_stored_can_be_broken_off_too(tiny_primary, tiny_tandem, tmp_path):
+    models = {
+        "joint": (Joint(tiny_primary, tiny_tandem), some(block_lens=(2,))),
+        "at once": (BlockPrediction(tiny_tandem), some(block_lens=(4,))),
+    }
+    first, again = (
+        train_together(models, TEXT, primary=tiny_primary, folder=tmp_path, progress=False) for _ in range(2)
+    )
+    for mine, theirs in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"seed": 1}, "one seed for all"), ({"batch_size": 4}, "one batch_size"), ({"steps": 7}, "one steps")],
+)
+def test_recipes_with_other_batches_are_refused(changes, message, models, tiny_primary):
+    models["plain"] = (models["plain"][0], some(**changes))
+    with pytest.raises(BadInput, match=message):
+        train_together(models, TEXT, primary=tiny_primary, progress=False)
+
+
+def test_no_model_is_refused():
+    with pytest.raises(BadInput, match="at least one model"):
+        train_together({}, TEXT)
