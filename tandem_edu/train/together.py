@@ -60,7 +60,8 @@ def train_together(
         }
         states, _ = load_checkpoint(folder, states, identity)
     rests = tuple(split(model)[1] for model, _ in models.values())
-    steps, current = next(iter(recipes.values())).steps, tuple(states.values())
+    steps = next(iter(recipes.values())).steps
+    current = tuple(states[name] for name in models)  # a tree of a dict comes back in another order
     done = int(current[0].step)
     with progress_bar(show=progress, total=steps, initial=done, unit=" steps") as bar:
         for step in range(done, steps):
