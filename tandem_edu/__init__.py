@@ -5,8 +5,8 @@ The names used most are here. Everything else is in its room: `te.model`, `te.da
 `tandem_edu.demo`.
 """
 
-from tandem_edu import measure as measure
-from tandem_edu import train as train
+from typing import TYPE_CHECKING
+
 from tandem_edu.data import load_text as load_text
 from tandem_edu.decode import ConfidenceRule as ConfidenceRule
 from tandem_edu.decode import Drafter as Drafter
@@ -28,3 +28,16 @@ from tandem_edu.model import TransformerConfig as TransformerConfig
 from tandem_edu.zoo import from_hf as from_hf
 from tandem_edu.zoo import load_pair as load_pair
 from tandem_edu.zoo import to_hf as to_hf
+
+if TYPE_CHECKING:
+    from tandem_edu import measure as measure
+    from tandem_edu import train as train
+
+
+def __getattr__(name: str):
+    """`te.measure` and `te.train`, imported when first asked for: who decodes need not wait for them."""
+    if name in ("measure", "train"):
+        from importlib import import_module
+
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
