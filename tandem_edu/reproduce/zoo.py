@@ -1,6 +1,6 @@
-"""Make the shipped pair: train its models one after the other, teach the router, pack them up.
+"""Make the shipped pair: train the primary, then all who learn from it, then the router; pack them up.
 
-Stopped half-way, it goes on next time: each model keeps its checkpoint in a folder of its own.
+Stopped half-way, it goes on next time: each training keeps its checkpoint in a folder of its own.
 """
 
 import datetime
@@ -10,14 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from tandem_edu import data
 from tandem_edu.decode import LearnedRouter, Sampling
 from tandem_edu.measure import calibration, quality
 from tandem_edu.model import Transformer
 from tandem_edu.reproduce.plan import ROUTER_LEN, SEED, VOCAB, settings, untrained
-from tandem_edu.train import train, train_router
+from tandem_edu.train import train, train_router, train_together
 from tandem_edu.zoo.shipped import MODELS, Pair, load_pair, save_pair
 from tandem_edu.zoo.split import Texts, texts
 
@@ -34,7 +36,7 @@ def make_pair(folder: Path, out: Path, say: Callable[[str], None] = print) -> Pa
         # The router learns from the models as they will be loaded: rounded to float16.
         save_pair(pair, place)
         pair = load_pair(place)
-    say(f"{len(MODELS) + 1}/{len(MODELS) + 1}  router")
+    say("3/3  router")
     save_pair(_with_router(pair, parts), out)
     return load_pair(out)
 
@@ -42,14 +44,23 @@ def make_pair(folder: Path, out: Path, say: Callable[[str], None] = print) -> Pa
 def train_models(folder: Path, tokenizer, parts: Texts, say: Callable[[str], None]) -> dict[str, Any]:
     """Every model by its name. The primary comes first: the others borrow its vocabulary."""
     tokens, dev = data.encode(tokenizer, parts.train), data.encode(tokenizer, parts.dev)
-    models: dict[str, Any] = {}
-    for number, name in enumerate(MODELS, start=1):
-        say(f"{number}/{len(MODELS) + 1}  {name}")
-        primary = models.get("primary")
-        model = untrained(name, primary)
-        result = train(model, settings(name), tokens, dev, primary=primary, folder=folder / name)
-        models[name] = result.model
-    return models
+    say("1/3  primary")
+    primary = train(untrained("primary", None), settings("primary"), tokens, dev, folder=folder / "primary")
+    return train_drafters(folder, as_shipped(primary.model), tokens, say)
+
+
+def train_drafters(folder: Path, primary: Transformer, tokens, say: Callable[[str], None]) -> dict[str, Any]:
+    """The primary and all who learn from it: side by side, as it reads each batch once for all of them."""
+    names = [name for name in MODELS if name != "primary"]
+    say(f"2/3  {', '.join(names)}")
+    models = {name: (untrained(name, primary), settings(name)) for name in names}
+    trained = train_together(models, tokens, primary=primary, folder=folder / "drafters")
+    return {"primary": primary, **trained}
+
+
+def as_shipped(model: Transformer) -> Transformer:
+    """Rounded to float16 and back: what the drafters learn from is what they will draft for."""
+    return jax.tree.map(lambda x: x.astype(jnp.float16).astype(x.dtype) if eqx.is_array(x) else x, model)
 
 
 def _with_router(pair: Pair, parts: Texts) -> Pair:

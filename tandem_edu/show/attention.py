@@ -14,7 +14,8 @@ def attention_head(
 ) -> Picture:
     """The weights of one head over `maps` (see `measure.attention_maps`); `token` marks one row."""
     seq = maps.shape[2]
-    figure, axes = canvas(f"Head {head} of layer {layer}", "", "token that looks", 8.4, 4.6)
+    height = max(4.6, 1.2 + 0.2 * seq)
+    figure, axes = canvas(f"Head {head} of layer {layer}", "", "token that looks", 8.4, height)
     axes.grid(visible=False)
     both = np.concatenate([maps[layer, head, :, side] for side in (OWN, PRIMARY)], axis=-1)
     image = axes.imshow(both, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
@@ -23,7 +24,7 @@ def attention_head(
     axes.set_xticks(
         [seq / 2 - 0.5, 1.5 * seq - 0.5], ["tokens by its own view", "tokens as the primary sees them"]
     )
-    axes.set_yticks(range(seq), [label_of(string) for string in strings], fontsize=7 if seq > 24 else 8)
+    axes.set_yticks(range(seq), [label_of(string) for string in strings], fontsize=9)
     alt = f"Attention of head {head} of layer {layer} over {seq} tokens."
     if token is not None:
         axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor="white", linewidth=2)

@@ -1,5 +1,6 @@
 """The results: what is measured is what the lower rooms measure, and what is written can be read again."""
 
+import dataclasses
 import json
 
 import jax
@@ -13,7 +14,7 @@ from tandem_edu.decode.routers import identify
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import Interval, looping, quality
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
-from tandem_edu.reproduce import decoding, plan, readme, reproduce, run
+from tandem_edu.reproduce import ablations, decoding, plan, readme, reproduce, run
 from tandem_edu.reproduce import quality as quality_stage
 from tandem_edu.reproduce.ablations import ABLATIONS, settings
 from tandem_edu.reproduce.adaptive import adaptive_table
@@ -155,6 +156,21 @@ def test_every_ablation_has_a_control_that_differs_in_one_thing():
         assert len(variants) >= 2, name
         steps = {settings(variant).tokens for variant in variants.values()}
         assert len(steps) == 1, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", ["states", "size", "frozen", "appendix"])
+def test_a_study_trains_its_variants_side_by_side(study, pair, parts, monkeypatch, tmp_path):
+    small = pair.secondary.config
+    config = dataclasses.replace(pair.primary.config, n_layers=8)
+    primary = Transformer(config, key=jax.random.key(8), vocabulary=pair.primary.vocabulary)
+    sizes = {"PRIMARY": config, "SECONDARY": small, "HALF": dataclasses.replace(config, n_layers=4)}
+    for name, value in {"STEPS": 2, **sizes}.items():
+        monkeypatch.setattr(ablations, name, value)
+    deep = Pair(**{**vars(pair), "primary": primary})
+    table = ablations.ablation_table(study, deep, parts, tmp_path, say=lambda _: None)
+    assert [row["variant"] for row in table.rows] == list(ABLATIONS[study][1])
+    assert all(0 <= row["TV at γ = 2"].value <= 1 for row in table.rows)
 
 
 def test_the_readme_gets_its_lines_from_the_tables(tmp_path):
