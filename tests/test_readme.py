@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tandem_edu.cli import _parser
+from tandem_edu.reproduce.readme import BEGIN, END, headline
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -36,3 +37,9 @@ def test_its_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"make ([a-z-]+)", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_its_results_are_those_in_the_results():
+    """Where it has a table of results, `tandem-edu reproduce` made it from what is in results/."""
+    if BEGIN in README:
+        assert f"{BEGIN}\n{headline(ROOT / 'results')}{END}" in README

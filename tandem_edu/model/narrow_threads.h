@@ -10,6 +10,8 @@
 
 #define LOOKS 2000  /* of a helper before it sleeps */
 #define COURTESY 32 /* after so many it offers its core to others */
+#define TOO_LONG (20 * LOOKS)
+#define ALONE 1000 /* loops without help after a wait that was too long */
 
 typedef void (*Turn)(const void *what, int turn);
 
@@ -18,6 +20,7 @@ static pthread_cond_t knock = PTHREAD_COND_INITIALIZER;
 static atomic_int left, done, asleep, helpers;
 static Turn loop_turn; /* these two are read only by who has a turn of the loop */
 static const void *loop_what;
+static int alone; /* loops still to be gone through without help; of the caller */
 
 static inline void a_moment(void) {
 #if defined(__x86_64__)
@@ -50,7 +53,13 @@ static void *help(void *nothing) {
 
 /* turn(what, i) for all i in 0 .. turns - 1, in any order and by several threads. */
 static void share(Turn turn, const void *what, int turns) {
-  if (turns < 2 || atomic_load(&helpers) == 0 || pthread_mutex_trylock(&one_loop_at_a_time)) {
+  int shared = turns > 1 && atomic_load(&helpers) > 0 && pthread_mutex_trylock(&one_loop_at_a_time) == 0;
+  if (shared && alone > 0) {
+    alone--;
+    pthread_mutex_unlock(&one_loop_at_a_time);
+    shared = 0;
+  }
+  if (!shared) {
     for (int i = 0; i < turns; i++) turn(what, i);
     return;
   }
@@ -64,9 +73,11 @@ static void share(Turn turn, const void *what, int turns) {
     pthread_mutex_unlock(&door);
   }
   take_turns();
-  for (int look = 1; atomic_load(&done) < turns; look++)
+  int look = 1;
+  for (; atomic_load(&done) < turns; look++)
     if (look % LOOKS) a_moment();
     else sched_yield(); /* the helper may have lost its core */
+  if (look > TOO_LONG) alone = ALONE; /* the cores are wanted elsewhere */
   pthread_mutex_unlock(&one_loop_at_a_time);
 }
 
