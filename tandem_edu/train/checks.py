@@ -7,7 +7,7 @@ import numpy as np
 
 from tandem_edu.data import Batches, windows
 from tandem_edu.errors import BadInput, require
-from tandem_edu.model import Attached, Transformer
+from tandem_edu.model import Attached, Joint, Transformer
 from tandem_edu.model.attached import check_block_len
 from tandem_edu.model.tandem import check_same_vocabulary
 from tandem_edu.model.weights import Model
@@ -73,7 +73,8 @@ def _check_kind(model: Model, recipe: Recipe) -> None:
 
 def _check_primary(model: Model, primary: Transformer) -> None:
     check_same_vocabulary(primary.config, model.config)
-    if isinstance(model, Attached):
+    # A joint model has a primary of its own; the one given only teaches.
+    if isinstance(model, Attached) and not isinstance(model, Joint):
         name = type(model).__name__
         got = f"{primary.config} where it has {model.primary_config}"
         mend = f"pass the primary it was built for, or build the {name} with primary.config"

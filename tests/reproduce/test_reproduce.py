@@ -159,7 +159,7 @@ def test_every_ablation_has_a_control_that_differs_in_one_thing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", ["states", "size", "frozen", "appendix"])
+@pytest.mark.parametrize("study", ["frozen", "appendix"])
 def test_a_study_trains_its_variants_side_by_side(study, pair, parts, monkeypatch, tmp_path):
     small = pair.secondary.config
     config = dataclasses.replace(pair.primary.config, n_layers=8)
