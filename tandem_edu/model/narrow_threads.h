@@ -1,7 +1,8 @@
 /* A loop whose turns several cores take, for loops of a few microseconds.
 
    Helpers wait for work by looking at a counter for some 50 microseconds, then they sleep. Nobody waits
-   for a sleeper: a turn belongs to whoever takes it first, and the caller takes turns itself. */
+   for a sleeper: a turn belongs to whoever takes it first, and the caller takes turns itself. Where a helper
+   lost its core in the middle of a turn, other work is running: the next loops do without help. */
 
 #include <pthread.h>
 #include <sched.h>
