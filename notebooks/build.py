@@ -38,10 +38,14 @@ def lasting(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata.pop("execution", None)
-            cell.outputs = [
-                output for output in cell.outputs if not is_panel(output) and output.get("name") != "stderr"
-            ]
+            cell.outputs = [output for output in cell.outputs if not is_passing(output)]
     return notebook
+
+
+def is_passing(output: nbformat.NotebookNode) -> bool:
+    """Whether it is of use only while the notebook runs: a panel, a progress bar, a word of warning."""
+    bar = output.get("name") == "stdout" and output.get("text", "").startswith("\r")
+    return bar or is_panel(output) or output.get("name") == "stderr"
 
 
 def is_panel(output: nbformat.NotebookNode) -> bool:

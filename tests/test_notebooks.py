@@ -61,6 +61,7 @@ def test_the_committed_notebook_shows_its_results(source):
     outputs = [output for cell in code for output in cell.outputs]
     assert {output.output_type for output in outputs} <= {"stream", "display_data", "execute_result"}
     assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert not [output for output in outputs if "\r" in output.get("text", "")]  # a progress bar
     assert sum("data:image/png" in json.dumps(output) for output in outputs) >= 2
     assert "widgets" not in notebook.metadata
     text = path.read_text("utf-8")

@@ -60,7 +60,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     )
     for name in ("steps", "batch-size", "seq-len", "seed"):
         add(f"--{name}", type=int, metavar="N", help="if not the recipe's")
-    add("--remat", action="store_true", help="less memory, about a third more time")
+    add("--remat", action="store_true", help="less memory, more time")
     add("--learning-rate", type=float, metavar="X", help="if not the recipe's")
     losses = "weights of ce, kl, reverse_kl, tv, nla from first to last step, if not the recipe's"
     add("--loss", nargs="+", metavar="NAME=WEIGHT", help=losses)

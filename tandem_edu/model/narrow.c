@@ -31,11 +31,6 @@ static inline vec load(const float *from, int64_t left) {
   return some;
 }
 
-static inline void store(float *to, vec some, int64_t left) {
-  if (left >= LANES) *(vec *)to = some;
-  else memcpy(to, &some, sizeof(float) * left);
-}
-
 /* Vectors side by side that so many rows leave room for in the registers: all sums, and one more each. */
 #define ACROSS(rows) ((rows) == 1 ? 8 : (rows) <= 3 ? 4 : 2)
 

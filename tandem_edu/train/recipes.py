@@ -26,7 +26,7 @@ class Recipe:
     - `micro_batches`: each batch is read in so many parts, whose gradients are averaged: less memory,
       and on a CPU faster too. A divisor of `batch_size`; left out, 4, 2 or 1.
     - `remat`: compute the layers' activations again for the gradient instead of keeping them: less
-      memory, about a third more time.
+      memory, more time (`benchmarks/tandem_step.py` says how much).
     - `weight_decay`: AdamW's, on the linear maps only. `clip_norm`: longest gradient.
     - `objectives`: the phases, `(until, objective)` with `until` a rising fraction of the steps that
       ends at 1.0.

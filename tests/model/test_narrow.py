@@ -236,6 +236,7 @@ for _ in range(20):
     y = product(x, jax.random.normal(w_key, (64, {d_out})))
 sys.stdout.write(np.asarray(y).tobytes().hex())
 """
+    # macOS has no such call; what is shared is shared there by the same code.
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("no way here to take a core away")
     run = lambda cores: subprocess.run(
