@@ -21,6 +21,7 @@ from functools import partial
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from tandem_edu.errors import require
@@ -63,8 +64,9 @@ class Attached(eqx.Module):
 
 def check_block_len(model: Attached, block_len: int | Int[Array, ""]) -> None:
     """Raise `BadInput` for a `block_len` below 1 or too long for `model`; a traced one is not looked at."""
-    if not isinstance(block_len, int):
+    if isinstance(block_len, Tracer):
         return
+    block_len = int(block_len)
     require(block_len >= 1, "block_len of at least 1", block_len, "the paper trains with block_len=2")
     longest = model.max_block_len
     expected, mend = f"block_len of at most unroll = {longest}", f"build it with unroll={block_len}"

@@ -60,7 +60,10 @@ def rope_table(position: Int[Array, " seq"], head_dim: int, theta: float) -> Rop
     """cos and sin of position · theta^(-2i / head_dim), i = 0 .. head_dim/2 - 1 (arXiv:2104.09864)."""
     frequency = theta ** (-jnp.arange(0, head_dim, 2) / head_dim)
     angle = position.astype(jnp.float32)[:, None] * frequency[None, :]
-    return jnp.cos(angle), jnp.sin(angle)
+    turned = lambda: (jnp.cos(angle), jnp.sin(angle))
+    still = lambda: (jnp.ones_like(angle), jnp.zeros_like(angle))
+    # In a branch, though it is always taken: else XLA computes them again in each layer, for each head.
+    return jax.lax.cond(position[0] >= 0, turned, still)
 
 
 def rotate(

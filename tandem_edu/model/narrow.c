@@ -31,6 +31,20 @@ static inline vec load(const float *from, int64_t left) {
   return some;
 }
 
+#ifdef __clang__
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+#endif
+#define PAIRED(a, b) (PICK(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + PICK(a, b, 1, 9, 3, 11, 5, 13, 7, 15))
+#define FOURS(a, b) (PICK(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + PICK(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
+#define HALVES(a, b) (PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
+
+/* Lane i: the sum of the lanes of v[i]. */
+static inline vec lane_sums(const vec v[LANES]) {
+  return HALVES(FOURS(PAIRED(v[0], v[1]), PAIRED(v[2], v[3])), FOURS(PAIRED(v[4], v[5]), PAIRED(v[6], v[7])));
+}
+
 /* Vectors side by side that so many rows leave room for in the registers: all sums, and one more each. */
 #define ACROSS(rows) ((rows) == 1 ? 8 : (rows) <= 3 ? 4 : 2)
 
@@ -73,31 +87,36 @@ ALWAYS product(const int rows, const float *x, const float *w, float *y, int64_t
   for (int r = 0; r < rows; r++) memcpy(y + r * N + from, sum + r * BROAD, sizeof(float) * (to - from));
 }
 
-/* y[rows, width] = x E[width]ᵀ: `width` rows of E side by side. */
-ALWAYS scores(const int rows, const int width, const float *x, const float *e, float *y, int64_t K, int64_t N) {
-  vec sum[GROUP][ACROSS(1)];
-  memset(sum, 0, sizeof sum);
+/* Lane by lane, the sums that x E[width]ᵀ is made of: `width` rows of E side by side. */
+ALWAYS lanes_of(const int rows, const int width, const float *x, const float *e, vec *sum, int64_t K) {
+  vec total[GROUP][LANES];
+  for (int r = 0; r < rows; r++)
+    for (int j = 0; j < width; j++) total[r][j] = (vec){0};
   for (int64_t k = 0; k < K; k += LANES)
     for (int j = 0; j < width; j++) {
       vec part = load(e + j * K + k, K - k);
       __builtin_prefetch(e + (j + width) * K + k);
-      for (int r = 0; r < rows; r++) sum[r][j] += load(x + r * K + k, K - k) * part;
+      for (int r = 0; r < rows; r++) total[r][j] += load(x + r * K + k, K - k) * part;
     }
   for (int r = 0; r < rows; r++)
-    for (int j = 0; j < width; j++) {
-      float total = 0;
-      for (int lane = 0; lane < LANES; lane++) total += sum[r][j][lane];
-      y[r * N + j] = total;
-    }
+    for (int j = 0; j < width; j++) sum[r * LANES + j] = total[r][j];
 }
 
 /* y[rows, from .. to) = x Eᵀ: E streams by once. */
 ALWAYS transposed(const int rows, const float *x, const float *e, float *y, int64_t K, int64_t N, int64_t from,
                   int64_t to) {
   const int across = ACROSS(rows);
-  int64_t n = from;
-  for (; n + across <= to; n += across) scores(rows, across, x, e + n * K, y + n, K, N);
-  for (; n < to; n++) scores(rows, 1, x, e + n * K, y + n, K, N);
+  for (int64_t n = from; n < to; n += LANES) {
+    const int64_t count = to - n < LANES ? to - n : LANES;
+    vec sum[GROUP][LANES] = {0};
+    int64_t j = 0;
+    for (; j + across <= count; j += across) lanes_of(rows, across, x, e + (n + j) * K, sum[0] + j, K);
+    for (; j < count; j++) lanes_of(rows, 1, x, e + (n + j) * K, sum[0] + j, K);
+    for (int r = 0; r < rows; r++) {
+      const vec totals = lane_sums(sum[r]);
+      memcpy(y + r * N + n, &totals, sizeof(float) * count);
+    }
+  }
 }
 
 typedef struct {
@@ -149,20 +168,6 @@ static inline vec exponential(vec x) {
 typedef struct {
   float top, total, *mixed;
 } Gathered;
-
-#ifdef __clang__
-#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define PICK(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
-#endif
-#define PAIRED(a, b) (PICK(a, b, 0, 8, 2, 10, 4, 12, 6, 14) + PICK(a, b, 1, 9, 3, 11, 5, 13, 7, 15))
-#define FOURS(a, b) (PICK(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + PICK(a, b, 2, 3, 10, 11, 6, 7, 14, 15))
-#define HALVES(a, b) (PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15))
-
-/* Lane i: the sum of the lanes of v[i]. */
-static inline vec lane_sums(const vec v[LANES]) {
-  return HALVES(FOURS(PAIRED(v[0], v[1]), PAIRED(v[2], v[3])), FOURS(PAIRED(v[4], v[5]), PAIRED(v[6], v[7])));
-}
 
 /* The scores of one query with a chunk of keys[count, D]; -∞ where `mask` hides a key. D is whole vectors. */
 static inline void score_chunk(vec *score, const float *query, const float *keys, const uint8_t *mask,

@@ -54,7 +54,11 @@ def resolve_layer_map(layer_map: LayerMap, n_primary: int, n_secondary: int) -> 
     """
     if isinstance(layer_map, str):
         return _named_layer_map(layer_map, n_primary, n_secondary)
-    states = tuple(tuple(int(state) for state in layer) for layer in layer_map)
+    try:
+        states = tuple(tuple(int(state) for state in layer) for layer in layer_map)
+    except TypeError:
+        expected, mend = "layer_map as a list of states per layer", "write [(2, 5)] for one layer"
+        raise BadInput(expected, repr(layer_map), mend) from None
     fits = len(states) == n_secondary and all(s and min(s) >= 0 and max(s) <= n_primary for s in states)
     require(
         fits,

@@ -47,6 +47,9 @@ class Vocabulary(eqx.Module):
 
     def embed(self, tokens: Int[Array, "*batch seq"]) -> Float[Array, "*batch seq d_embed"]:
         """The embedding of each token."""
+        if tokens.ndim == 1 and 0 < tokens.size <= 16:
+            # One by one: XLA would share out a gather of a few rows among the cores, which takes longer.
+            return jnp.stack([self.embedding[token] for token in tokens])
         return self.embedding[tokens]
 
     def logits(self, x: Float[Array, "*batch seq d_embed"]) -> Float[Array, "*batch seq vocab"]:
@@ -81,12 +84,14 @@ class Transformer(eqx.Module):
     config: TransformerConfig = eqx.field(static=True)
 
     def __init__(self, config: TransformerConfig, *, key: PRNGKeyArray, vocabulary: Vocabulary | None = None):
-        """Random weights. With `config.shared_vocab` pass the primary's `vocabulary`."""
+        """Random weights. With `config.shared_vocab`, and only then, pass the primary's `vocabulary`.
+
+        Raises `BadInput` for a vocabulary that does not fit `config`.
+        """
         vocab_key, in_key, out_key, *block_keys = jax.random.split(key, config.n_layers + 3)
+        _check_vocabulary(config, vocabulary)
         if vocabulary is None:
             vocabulary = Vocabulary(config, key=vocab_key)
-        else:
-            _check_vocabulary(config, vocabulary)
         resize = config.embed_dim != config.d_model
         self.vocabulary = vocabulary
         self.embed_in = init_weight(in_key, config.embed_dim, config.d_model) if resize else None
@@ -166,7 +171,11 @@ class Transformer(eqx.Module):
         return self.vocabulary.logits(x if self.embed_out is None else linear(x, self.embed_out))
 
 
-def _check_vocabulary(config: TransformerConfig, vocabulary: Vocabulary) -> None:
+def _check_vocabulary(config: TransformerConfig, vocabulary: Vocabulary | None) -> None:
+    if vocabulary is None:
+        mend = "pass vocabulary=primary.vocabulary, or set shared_vocab=False"
+        require(not config.shared_vocab, "a vocabulary to share", None, mend)
+        return
     rows, width = vocabulary.embedding.shape
     require(
         (rows, width) == (config.vocab_size, config.embed_dim),
@@ -174,3 +183,5 @@ def _check_vocabulary(config: TransformerConfig, vocabulary: Vocabulary) -> None
         f"{rows} x {width}",
         f"set vocab_size={rows}, shared_vocab=True and d_embed={width}",
     )
+    got = f"shared_vocab={config.shared_vocab} with a vocabulary"
+    require(config.shared_vocab, "shared_vocab=True where one is lent", got, "set it, or lend none")

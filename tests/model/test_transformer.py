@@ -216,3 +216,12 @@ def test_a_vocabulary_of_another_size(model):
     config = dataclasses.replace(BASE, d_model=8)
     with pytest.raises(BadInput, match=r"a vocabulary of 13 tokens x 8, got 13 x 16: .*d_embed=16"):
         Transformer(config, key=jax.random.key(0), vocabulary=model.vocabulary)
+
+
+def test_a_vocabulary_is_shared_or_not(tiny_config, tiny_primary):
+    """Else a model would train a copy, or be stored without the embedding that it learned."""
+    shared = dataclasses.replace(tiny_config, shared_vocab=True)
+    with pytest.raises(BadInput, match="a vocabulary to share, got None"):
+        Transformer(shared, key=jax.random.key(0))
+    with pytest.raises(BadInput, match="shared_vocab=True where one is lent"):
+        Transformer(tiny_config, key=jax.random.key(0), vocabulary=tiny_primary.vocabulary)
