@@ -38,7 +38,7 @@ def block_generate(
 
     The arguments are those of `speculate`. In the trace a drafted token is the secondary's and counts
     as accepted; what a cycle emits beyond those is the free token. The primary reads each block once
-    it is whole, so the last one is never read.
+    it is whole, the last one too.
 
     Raises `BadInput` for `block_len` below 1 and whatever `generate` raises.
 

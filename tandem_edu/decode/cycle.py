@@ -90,7 +90,7 @@ def begin(decoder: Decoder, request: Request) -> State:
         prompt = row.text[: request.prompt_bucket]
         hidden, cache = decoder.primary.prefill(prompt, row.prompt_len - 1, capacity)
         reading = Reading(prompt, hidden, cache, jnp.int32(0))
-        return cache, decoder.drafter.start(reading, width, decoder.block_len)
+        return cache, decoder.drafter.start(reading, width, jnp.maximum(decoder.block_len, 1))
 
     row = request.row
     cache, drafter = request.begin(read)
@@ -172,7 +172,8 @@ def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
     p = decoder.sampling.probabilities(logits)
     verdict = decoder.judge(draft.ids, draft.drafted, draft.q, p, decoder.sampling, state.key, state.n)
     run = jnp.append(draft.ids, 0).at[verdict.accepted].set(verdict.token)
-    whole = verdict.accepted + int(decoder.adds_token)
+    # Where nothing was drafted, as prompt lookup may, the primary's token it is, or the text would not grow.
+    whole = jnp.maximum(verdict.accepted + int(decoder.adds_token), 1)
     stops = (run == decoder.stop_token) & (jnp.arange(run.shape[0]) < whole)
     emitted = jnp.where(jnp.any(stops), jnp.argmax(stops).astype(jnp.int32) + 1, whole)
     emitted = jnp.where(state.done, 0, emitted)

@@ -43,7 +43,8 @@ def speculate(
     """Continue `prompt` exactly as `primary` would, with `drafter` guessing `block_len` (γ) tokens ahead.
 
     Greedy output equals `generate(primary, ...)` token for token (up to ties of two logits within
-    rounding); sampled output has exactly the primary's distribution. The last cycle drafts no more
+    rounding, which is coarse on a TPU or a recent GPU unless `jax_default_matmul_precision` is
+    "highest"); sampled output has exactly the primary's distribution. The last cycle drafts no more
     than can still be emitted. `out.trace` tells what was drafted and accepted.
 
     **Arguments:**

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from tandem_edu.errors import require
+
 
 class Trace(eqx.Module):
     """One entry a cycle; a cycle is one call of the primary after the prompt.
@@ -24,7 +26,7 @@ class Trace(eqx.Module):
     accepted: Int[Array, "*rows entries"]
     """Drafts accepted; the primary's own token is not among them."""
     emitted: Int[Array, "*rows entries"]
-    """accepted + 1, unless a stop token cut the cycle short."""
+    """accepted + 1, unless a stop token cut the cycle short; without a free token, accepted."""
     draft_ids: Int[Array, "*rows entries block"]
     """The drafted tokens, -1 where nothing was drafted."""
     overlap: Float[Array, "*rows entries block"]
@@ -105,6 +107,13 @@ class Trace(eqx.Module):
           as it went); `None` where no draft was reached.
         """
         return summarise([self])
+
+
+def rows_of_one_text(trace: Trace) -> list[dict[str, Any]]:
+    """`trace.rows()` where it must be of a single text. Raises `BadInput` for a batch's."""
+    one = np.ndim(trace.cycles) == 0
+    require(one, "the trace of one text", "a batch's", "decode one prompt, or take trace.split()[row]")
+    return trace.rows()
 
 
 def summarise(traces: Sequence[Trace]) -> dict[str, Any]:

@@ -258,6 +258,13 @@ def test_a_tandem_for_another_primary(sizes):
         speculate(speaker(), tandem, [1], 4)
 
 
+@pytest.mark.parametrize("sizes", [{"n_heads": 2, "n_kv_heads": 1}, {"rope_theta": 500.0}])
+def test_a_borrower_of_another_primarys_keys(sizes):
+    drafter = EarlyExit(other(**sizes).config, 1)
+    with pytest.raises(BadInput, match="rope's theta"):
+        speculate(speaker(), drafter, [1], 4)
+
+
 def test_a_primary_in_the_drafters_place_and_the_other_way_round():
     with pytest.raises(BadInput, match="the same vocabulary"):
         speculate(speaker(), writer(32), [1], 4)

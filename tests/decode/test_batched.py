@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from lively_models import BY_TURNS, writer, writer_drafters
+from lively_models import ONE_OF_A_KIND, ROUNDING, by_turns, writer, writer_drafters
 
 from tandem_edu.decode import ConfidenceRule, Sampling, block_generate, generate, speculate, stream
 
@@ -21,8 +21,8 @@ def assert_rows_are_texts(together, alone) -> None:
         theirs = one.trace.split()[0]
         for name in ("cycles", "drafted", "accepted", "emitted", "draft_ids"):
             np.testing.assert_array_equal(getattr(trace, name), getattr(theirs, name))
-        np.testing.assert_allclose(trace.overlap, theirs.overlap, atol=1e-5)
-        np.testing.assert_allclose(trace.confidence, theirs.confidence, atol=1e-5)
+        np.testing.assert_allclose(trace.overlap, theirs.overlap, atol=ROUNDING)
+        np.testing.assert_allclose(trace.confidence, theirs.confidence, atol=ROUNDING)
 
 
 def assert_uneven(together) -> None:
@@ -48,8 +48,8 @@ def test_different_prompts_together():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, verification", BY_TURNS)
-def test_different_prompts_together_with_every_drafter(name, verification):
+@pytest.mark.parametrize("name, verification", by_turns(ONE_OF_A_KIND))
+def test_different_prompts_together_with_each_kind_of_drafter(name, verification):
     assert_different_prompts_together(writer(64), writer_drafters(64)[name], verification)
 
 

@@ -8,7 +8,7 @@ import pytest
 import slow
 from lively_models import writer, writer_drafters
 
-from tandem_edu.decode import Sampling, block_generate, generate
+from tandem_edu.decode import PromptLookup, Sampling, block_generate, generate
 from tandem_edu.model.masks import block_starts
 
 PROMPT, NEW = [3, 11, 40], 30
@@ -71,6 +71,14 @@ def test_one_block_is_the_secondary_with_an_encoded_prompt():
         out = block_generate(writer(64), tandem, PROMPT, NEW, block_len, free_token=False)
         assert np.asarray(out.tokens).tolist() == text[len(PROMPT) :]
         assert out.trace.summary()["cycles"] == 1
+
+
+def test_where_nothing_is_drafted_the_primary_goes_on():
+    """Prompt lookup that never finds anything: without the primary's token the text would never end."""
+    lookup = PromptLookup(48, ngram=8, least=8)
+    out = block_generate(writer(64), lookup, PROMPT, NEW, 4, free_token=False)
+    np.testing.assert_array_equal(out.tokens, generate(writer(64), PROMPT, NEW).tokens)
+    assert out.trace.summary()["drafted"] == 0
 
 
 def test_a_stop_token_ends_a_block():

@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lively_models import BY_TURNS, speaker, speaker_drafters, writer, writer_drafters
+from lively_models import (
+    ONE_OF_A_KIND,
+    ROUNDING,
+    by_turns,
+    speaker,
+    speaker_drafters,
+    writer,
+    writer_drafters,
+)
 
 from tandem_edu.decode import (
     ConfidenceRule,
@@ -26,7 +34,7 @@ HOW = Sampling(temperature=1.0)
 def assert_same(together, one_by_one) -> None:
     for i, alone in enumerate(one_by_one):
         jax.tree.map(
-            lambda many, one, i=i: np.testing.assert_allclose(many[i], one, atol=1e-5), together, alone
+            lambda many, one, i=i: np.testing.assert_allclose(many[i], one, atol=ROUNDING), together, alone
         )
 
 
@@ -105,8 +113,8 @@ def test_thresholds_change_without_compiling_anew():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, verification", BY_TURNS)
-def test_gamma_and_tau_change_without_compiling_anew_with_every_drafter(name, verification):
+@pytest.mark.parametrize("name, verification", by_turns(ONE_OF_A_KIND))
+def test_gamma_and_tau_change_without_compiling_anew_with_each_kind_of_drafter(name, verification):
     """γ from 1 to 8 and τ from 0 to 1: untrained and learned routers, and blocks that nobody verifies."""
     primary, drafter = speaker(), speaker_drafters()[name]
     key, made_for = jax.random.key(0), (identify(as_drafter(drafter, primary)), 8)

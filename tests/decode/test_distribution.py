@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import slow
 from enumerated import mean_accepted, of_block, outcomes_by_token
-from lively_models import DRAFTERS, TRAINED, retraced, speaker, speaker_drafters, speaker_trained
+from lively_models import DRAFTERS, TRAINED, by_turns, retraced, speaker, speaker_drafters, speaker_trained
 from scipy.stats import chisquare
 
 from tandem_edu.decode import (
@@ -113,22 +113,23 @@ CASES = [
     (3, 2, {"temperature": 1.0, "top_k": 3}),
     (4, 8, {"temperature": 1.0, "top_p": 0.9}),
 ]
-# The plain drafter and the paper's tandem in all of these ways, each of the others in one.
-SLOW_CASES = [(name, *case) for name in DRAFTERS[:2] for case in CASES]
-SLOW_CASES += [(name, *case) for name, case in zip(DRAFTERS[2:], itertools.cycle(CASES[1:]), strict=False)]
+# The plain drafter in all of these ways under both verifications, each of the others in one.
+SLOW_CASES = [("plain", *case, how) for case in CASES for how in ("token", "block")]
+SLOW_CASES += [
+    (name, *case, verification)
+    for (name, verification), case in zip(by_turns(DRAFTERS[1:]), itertools.cycle(CASES), strict=False)
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verification", ["token", "block"])
-@pytest.mark.parametrize("name, new, block_len, how", SLOW_CASES)
+@pytest.mark.parametrize("name, new, block_len, how, verification", SLOW_CASES)
 def test_speculation_has_the_primarys_distribution_in_every_way(name, new, block_len, how, verification):
     drafter = speaker_drafters()[name]
     assert_exact(drafter, [3, 0, 2], new, block_len, how, verification=verification)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verification", ["token", "block"])
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name, verification", by_turns(TRAINED))
 def test_trained_drafters_leave_the_distribution_as_it_is(name, verification):
     drafter = speaker_trained(name)
     assert_exact(drafter, [3, 0], 4, 3, PLAIN, verification=verification)

@@ -6,7 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import slow
-from lively_models import DRAFTERS, TRAINED, retraced, writer, writer_drafters, writer_trained
+from lively_models import (
+    DRAFTERS,
+    ONE_OF_A_KIND,
+    TRAINED,
+    by_turns,
+    retraced,
+    writer,
+    writer_drafters,
+    writer_trained,
+)
 
 from tandem_edu.decode import ConfidenceRule, EntropyRule, generate, speculate
 
@@ -45,9 +54,6 @@ def assert_telling(counts: dict, tokens: int) -> None:
     assert 0.005 * counts["drafted"] < counts["accepted"] < 0.9 * counts["drafted"]
 
 
-ONE_OF_A_KIND = ["plain", "last-paper", "fused-own", "lookup", "eagle-fused", "cross-last", "exit"]
-
-
 @pytest.mark.parametrize(
     "name", [n if n in ONE_OF_A_KIND else pytest.param(n, marks=pytest.mark.slow) for n in DRAFTERS]
 )
@@ -67,8 +73,7 @@ def test_greedy_equals_the_primary_over_long_texts(name, verification):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verification", ["token", "block"])
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name, verification", by_turns(TRAINED))
 def test_greedy_equals_the_primary_with_trained_drafters(name, verification):
     prompts = [prompt_of(length) for length in (1, 2, 5, 11, 20, 3)]
     drafter = writer_trained(name, 512)

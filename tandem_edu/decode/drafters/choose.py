@@ -31,6 +31,11 @@ def as_drafter(drafter: Transformer | Attached | Drafter, primary: Transformer) 
         f"one for {theirs.n_layers} x {theirs.d_model}",
         "pass the primary it was trained with",
     )
+    if isinstance(drafter, CrossAttending | EarlyExit):
+        # They read the primary's own keys and values.
+        built = lambda config: (config.n_heads, config.n_kv_heads, config.rope_theta)
+        expected = f"a drafter for (heads, key/value heads, rope's theta) = {built(mine)}"
+        require(built(mine) == built(theirs), expected, built(theirs), "pass the primary it was trained with")
     match drafter:
         case Tandem():
             return TandemDrafter(drafter)
