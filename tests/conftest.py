@@ -22,7 +22,7 @@ from tandem_edu.model import Tandem, Transformer, TransformerConfig  # noqa: E40
 
 
 def pytest_configure(config):
-    """Compiling is most of the quick tests' time: there XLA optimises nothing. The full suite does."""
+    """Compiling is most of the quick tests' time: there XLA optimises nothing, unless XLA_FLAGS says so."""
     if config.option.markexpr == "not slow":
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {flags}".strip()

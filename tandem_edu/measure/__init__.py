@@ -17,6 +17,10 @@ from tandem_edu.measure.ratios import Work as Work
 from tandem_edu.measure.ratios import ratio_rows as ratio_rows
 from tandem_edu.measure.ratios import readable as readable
 from tandem_edu.measure.ratios import timed as timed
+from tandem_edu.measure.roofline import PRESETS as PRESETS
+from tandem_edu.measure.roofline import Hardware as Hardware
+from tandem_edu.measure.roofline import read_time as read_time
+from tandem_edu.measure.roofline import ridge as ridge
 from tandem_edu.measure.speedup import tokens_per_call as tokens_per_call
 from tandem_edu.measure.speedup import tokens_per_call_iid as tokens_per_call_iid
 from tandem_edu.measure.speedup import wall_clock_factor as wall_clock_factor
@@ -26,6 +30,8 @@ from tandem_edu.measure.steps import size_in_bytes as size_in_bytes
 from tandem_edu.measure.steps import summing as summing
 from tandem_edu.measure.thresholds import Threshold as Threshold
 from tandem_edu.measure.thresholds import sweep_thresholds as sweep_thresholds
+from tandem_edu.measure.timeline import Span as Span
+from tandem_edu.measure.timeline import timeline as timeline
 from tandem_edu.measure.timing import interleaved as interleaved
 from tandem_edu.measure.timing import machine as machine
 from tandem_edu.measure.timing import spread as spread

@@ -14,7 +14,7 @@ import numpy as np
 
 from tandem_edu.decode import Drafter, Output, Sampling, generate, speculate
 from tandem_edu.decode.trace import summarise
-from tandem_edu.errors import require
+from tandem_edu.errors import BadInput, require
 from tandem_edu.measure.timing import interleaved, spread
 from tandem_edu.model import Attached, Transformer
 
@@ -72,8 +72,12 @@ class Comparison:
         return sorted((run for run in self.runs if run.drafter == drafter), key=lambda run: run.block_len)
 
     def run(self, drafter: str, block_len: int) -> Run:
-        """One run."""
-        return next(run for run in self.of(drafter) if run.block_len == block_len)
+        """One run. Raises `BadInput` for a drafter or a block length that was not compared."""
+        found = next((run for run in self.of(drafter) if run.block_len == block_len), None)
+        if found is None:
+            known = f"one of {', '.join(self.drafters)} at γ = {', '.join(map(str, self.block_lens))}"
+            raise BadInput(known, f"{drafter} at γ = {block_len}", "add it to what is compared")
+        return found
 
     def fastest(self, drafter: str) -> Run:
         """The drafter's run of the highest median speedup."""
@@ -131,9 +135,8 @@ ALONE = "primary alone"
 
 
 def speculating(primary: Transformer, drafter: Any, block_len: int, **how: Any) -> Callable[..., Output]:
-    """`speculate` for `decoded_in_turns`: few compiled programs, none much wider than its γ."""
-    width = 1 << (block_len - 1).bit_length()
-    return partial(speculate, primary, drafter, block_len=block_len, max_block_len=width, **how)
+    """`speculate` for `decoded_in_turns`, in a program of its own: the primary reads γ + 1 tokens a call."""
+    return partial(speculate, primary, drafter, block_len=block_len, max_block_len=block_len, **how)
 
 
 def decoded_in_turns(

@@ -1,7 +1,7 @@
 """Why reading several tokens costs hardly more than reading one: the roofline (Williams et al. 2009).
 
-To read n tokens, a model of N weights moves its weights through the chip once and does 2·N multiply-adds'
-worth of operations a token:
+To read n tokens, a model of N weights moves its weights through the chip once and does N multiply-adds,
+2·N operations, a token:
 
     time(n) = max(bytes / bandwidth, 2 · N · n / peak)
 

@@ -145,7 +145,8 @@ def recipe(name: str, **changes: Any) -> Recipe:
 
     The paper's (arXiv:2402.08644, section 4): two trained models to start from, the primary frozen,
     the loss on the secondary's outputs alone, γ = 2, the two phases of Tandem-Distil and λ = 0.5, and
-    the baseline distilled without tandem attention. Our choice, which the paper leaves open: both
+    the baseline distilled without tandem attention. (The shipped pair, the demo and the notebooks train
+    their drafters from random weights.) Our choice, which the paper leaves open: both
     phases half of the steps; λ as the weight of KL *added* to CE; the direction KL(primary ‖ model) at
     temperature 1; random offsets; AdamW, its numbers, the schedule, sizes and length of the run.
     `distilled` is `tandem-distil` without the tandem, number for number, so that comparing the two

@@ -18,7 +18,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from tandem_edu.decode import Drafter, LearnedRouter, Sampling
 from tandem_edu.decode.cycle import Decoder, State, begin, cycle
-from tandem_edu.decode.drafters import as_drafter
+from tandem_edu.decode.drafters import Reading, as_drafter
 from tandem_edu.decode.request import check_prompt, make_request
 from tandem_edu.decode.routers import identify
 from tandem_edu.decode.verify import verify
@@ -184,7 +184,15 @@ def _blank(
     primary: Transformer, drafter: Drafter, block_len: int, threshold: float, key: PRNGKeyArray
 ) -> LearnedRouter:
     """An untrained router with the right number of inputs."""
-    config = getattr(getattr(drafter, "model", None), "config", None)
-    hidden = 0 if config is None else config.d_model
+
+    def first_step():
+        prompt = jnp.zeros(1, jnp.int32)
+        states, cache = primary.prefill(prompt, 0, block_len + 2)
+        state = drafter.start(
+            Reading(prompt, states, cache, jnp.int32(0)), block_len + 1, jnp.int32(block_len)
+        )
+        return drafter.step(jnp.int32(0), state, cache).hidden
+
+    hidden = eqx.filter_eval_shape(first_step).shape[0]
     top_k = min(8, primary.config.vocab_size)
     return LearnedRouter(hidden, (identify(drafter), block_len), threshold, top_k, key=key)

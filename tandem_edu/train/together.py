@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -40,7 +41,8 @@ def train_together(
 
     There are no evaluations in between. With `folder` a checkpoint is kept every so many steps, and a
     run that was broken off goes on from there. Raises `BadInput` where `train` does, for no model, and
-    for recipes that differ in what decides the batches (`SAME`); `Diverged` if a loss is not finite.
+    for recipes that differ in what decides the batches (`SAME`); `Diverged` if a model to be kept has a
+    loss or a weight that is not finite.
     """
     require(bool(models), "at least one model", "none", "pass name: (model, recipe)")
     recipes = {name: recipe for name, (_, recipe) in models.items()}
@@ -70,8 +72,8 @@ def train_together(
             current, losses = train_steps(given, current, tuple(recipes.values()), objectives)
             bar.update()
             if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
-                for name, loss in zip(models, losses, strict=True):
-                    _check_finite(name, float(loss), step + 1)
+                for name, state, loss in zip(models, current, losses, strict=True):
+                    _check_finite(name, state.trained, float(loss), step + 1)
                 if folder is not None:
                     save_checkpoint(folder, dict(zip(models, current, strict=True)), [], identity)
     return {
@@ -80,7 +82,13 @@ def train_together(
     }
 
 
-def _check_finite(name: str, loss: float, step: int) -> None:
+def _check_finite(name: str, trained: Any, loss: float, step: int) -> None:
+    """`Diverged` if the loss is not finite, or a weight: a gradient overflows behind a fine loss."""
     if not math.isfinite(loss):
-        mend = "try a smaller learning_rate, more warmup_steps or a smaller clip_norm"
-        raise Diverged(f"a finite loss of {name}", f"{loss} at step {step}", mend)
+        got = f"a loss of {loss}"
+    elif not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(trained)):
+        got = "a weight that is not finite"
+    else:
+        return
+    mend = "try a smaller learning_rate, more warmup_steps or a smaller clip_norm"
+    raise Diverged(f"finite loss and weights of {name}", f"{got} at step {step}", mend)

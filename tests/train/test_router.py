@@ -12,8 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "decode"))
 from lively_models import writer, writer_drafters
 
-from tandem_edu.decode import LearnedRouter, Sampling, generate, speculate
-from tandem_edu.decode.drafters import as_drafter
+from tandem_edu.decode import LearnedRouter, PlainDrafter, Sampling, generate, speculate
+from tandem_edu.decode.drafters import Guess, as_drafter
 from tandem_edu.decode.routers import entropy, identify
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import calibration, judged_drafts
@@ -54,6 +54,19 @@ def test_the_examples_are_the_judged_drafts_of_the_pair():
     assert examples.features.shape[1] == 2 + 3 + 16 and np.isfinite(examples.features).all()
     best = examples.features[:, 2:5]
     assert (np.diff(best) <= 0).all() and (examples.features[:, 1] <= best[:, 0] + 1e-6).all()
+
+
+def test_a_drafter_of_ones_own_may_hide_its_hidden_state():
+    class Silent(PlainDrafter):
+        def step(self, token, state, cache):
+            guess = super().step(token, state, cache)
+            return Guess(guess.logits, guess.state)
+
+    router, _ = train_router(
+        writer(64), Silent(writer_drafters(64)["plain"]), PROMPTS[:4], 2, max_new_tokens=8, steps=2,
+        key=jax.random.key(0), progress=False,
+    )  # fmt: skip
+    assert router.w_in.shape[0] == 2 + router.top_k
 
 
 def test_entropy_by_its_definition():

@@ -1,5 +1,6 @@
 """Training side by side: the same as one by one, resumable, and only where the batches are the same."""
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from tandem_edu.errors import BadInput
 from tandem_edu.model import BlockPrediction, Joint, Tandem
 from tandem_edu.model.weights import named_arrays
-from tandem_edu.train import Objective, Recipe, together, train, train_together
+from tandem_edu.train import Diverged, Objective, Recipe, together, train, train_together
 
 TEXT = np.tile(np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 12, 0], np.uint16), 60)
 DISTIL = ((1.0, Objective(ce=0.1, kl=0.9)),)
@@ -86,3 +87,29 @@ def test_recipes_with_other_batches_are_refused(changes, message, models, tiny_p
 def test_no_model_is_refused():
     with pytest.raises(BadInput, match="at least one model"):
         train_together({}, TEXT)
+
+
+@pytest.mark.parametrize(
+    ("spoils", "found"), [("loss", "a loss of inf"), ("weights", "a weight that is not finite")]
+)
+def test_what_has_diverged_is_named_and_never_kept(
+    spoils, found, models, tiny_primary, tmp_path, monkeypatch
+):
+    step = together.train_steps
+
+    def overflowing(given, states, recipes, objectives):
+        states, losses = step(given, states, recipes, objectives)
+        if int(states[1].step) == 4 and spoils == "loss":
+            losses = (losses[0], losses[1] * np.inf, losses[2])
+        elif int(states[1].step) == 4:
+            worse = jax.tree.map(lambda leaf: leaf * np.float32(np.inf), states[1].trained)
+            states = (states[0], eqx.tree_at(lambda s: s.trained, states[1], worse), states[2])
+        return states, losses
+
+    how = {"primary": tiny_primary, "folder": tmp_path, "checkpoint_every": 2, "progress": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(together, "train_steps", overflowing)
+        with pytest.raises(Diverged, match=f"of distilled, got {found} at step 4: try a smaller"):
+            train_together(models, TEXT, **how)
+    resumed = train_together(models, TEXT, **how)  # from step 2
+    assert all(np.isfinite(leaf).all() for leaf in named_arrays(resumed).values())
