@@ -8,6 +8,10 @@ from tandem_edu.show.attention import attention_head as attention_head
 from tandem_edu.show.attention import primary_shares as primary_shares
 from tandem_edu.show.distributions import frequencies as frequencies
 from tandem_edu.show.distributions import overlap as overlap
+from tandem_edu.show.ideas import block_mask as block_mask
+from tandem_edu.show.ideas import roofline as roofline
+from tandem_edu.show.ideas import speedup_curve as speedup_curve
+from tandem_edu.show.ideas import timelines as timelines
 from tandem_edu.show.picture import Picture as Picture
 from tandem_edu.show.plots import acceptance_by_position as acceptance_by_position
 from tandem_edu.show.plots import loss_curves as loss_curves

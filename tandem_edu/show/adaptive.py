@@ -19,13 +19,16 @@ def thresholds(sweep: Sequence[Threshold], mark: float | None = None) -> Picture
     length.plot(taus, [one.accepted for one in sweep], color=GREEN, marker="o", label="accepted")
     length.legend(frameon=False)
     waste.plot(taus, [one.wasted for one in sweep], color=PINK, marker="D", ls=":")
-    waste.set_yticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
+    waste.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"])
+    for axes in (length, speed):
+        axes.locator_params(axis="y", nbins=4)
     medians, lows, highs = zip(*(spread(one.speedup) for one in sweep), strict=True)
     speed.plot(taus, medians, color=BLUE, marker="^")
     speed.fill_between(taus, lows, highs, color=BLUE, alpha=0.2)
     speed.axhline(1, color=BLACK, linewidth=1)
     for axes in (length, waste, speed):
         axes.set_ylim(bottom=0)
+        axes.set_xticks([0, 0.5, 1])
         if mark is not None:
             axes.axvline(mark, color=BLACK, linewidth=1, linestyle="--")
     best = sweep[int(np.argmax(medians))]

@@ -14,12 +14,12 @@ def attention_head(
 ) -> Picture:
     """The weights of one head over `maps` (see `measure.attention_maps`); `token` marks one row."""
     seq = maps.shape[2]
-    height = max(4.6, 1.2 + 0.2 * seq)
-    figure, axes = canvas(f"Head {head} of layer {layer}", "", "token that looks", 8.4, height)
+    height = max(4.2, 1.0 + 0.18 * seq)
+    figure, axes = canvas(f"Head {head} of layer {layer}", "", "token that looks", 7.6, height)
     axes.grid(visible=False)
     both = np.concatenate([maps[layer, head, :, side] for side in (OWN, PRIMARY)], axis=-1)
     image = axes.imshow(both, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8)
+    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8, ticks=[0, 0.5, 1])
     axes.axvline(seq - 0.5, color="white", linewidth=2)
     axes.set_xticks(
         [seq / 2 - 0.5, 1.5 * seq - 0.5], ["tokens by its own view", "tokens as the primary sees them"]

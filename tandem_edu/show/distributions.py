@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tandem_edu.show.picture import BLUE, GREEN, ORANGE, Picture, canvas, series
+from tandem_edu.show.picture import BLUE, GREEN, ORANGE, Picture, canvas, series, untypeset
 
 
 def overlap(p: np.ndarray, q: np.ndarray, strings: Sequence[str], most: int = 12) -> Picture:
@@ -40,7 +40,7 @@ def frequencies(expected: np.ndarray, observed: Mapping[str, np.ndarray], string
     x, told = np.arange(len(strings)), []
     axes.bar(x, expected, color="#dddddd", edgecolor="#777777", label="p, exactly")
     for (name, shares), (colour, marker, _) in zip(observed.items(), series(observed), strict=True):
-        axes.plot(x, shares, color=colour, marker=marker, linestyle="none", label=name)
+        axes.plot(x, shares, color=colour, marker=marker, linestyle="none", label=untypeset(name))
         told.append(f"{name} differs by at most {np.abs(shares - expected).max():.1%}")
     axes.set_xticks(x, [label_of(string) for string in strings], rotation=45, ha="right", fontsize=8)
     axes.legend(frameon=False)
@@ -53,5 +53,5 @@ def label_of(string: str, most: int = 12) -> str:
     >>> label_of("a b\n$x$")
     'a·b⏎\\$x\\$'
     """
-    shown = string[:most].replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$")
+    shown = untypeset(string[:most].replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥"))
     return "".join(sign if sign.isprintable() else "�" for sign in shown)

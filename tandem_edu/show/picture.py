@@ -14,6 +14,7 @@ from itertools import cycle
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
     "#0072B2",
@@ -43,6 +44,15 @@ def series(names: Iterable[str]) -> list[tuple[str, str, str]]:
     return [own[name] if name in own else next(others) for name in names]
 
 
+def untypeset(name: str) -> str:
+    r"""A name that a person or a model wrote, as a label: what is between $s is no mathematics.
+
+    >>> untypeset("$x$")
+    '\\$x\\$'
+    """
+    return name.replace("$", r"\$")
+
+
 @dataclass(frozen=True)
 class Picture:
     """Shows itself in a notebook, as an image with an alternative text."""
@@ -52,16 +62,18 @@ class Picture:
 
     def png(self, dpi: int = 144) -> bytes:
         """The image's bytes."""
-        buffer = io.BytesIO()
-        FigureCanvasAgg(self.figure).print_figure(buffer, format="png", dpi=dpi)
+        self.figure.set_dpi(dpi)
+        agg, buffer = FigureCanvasAgg(self.figure), io.BytesIO()
+        agg.draw()  # once: `savefig` goes through it twice
+        imsave(buffer, agg.buffer_rgba(), format="png", dpi=dpi, pil_kwargs={"compress_level": 3})
         return buffer.getvalue()
 
     def html(self) -> str:
         """One `<img>` that needs no other file."""
         data = base64.b64encode(self.png()).decode("ascii")
-        width = round(self.figure.get_figwidth() * 96)
-        style = f"width:{width}px;max-width:100%;height:auto"
-        return f'<img alt="{escape(self.alt)}" style="{style}" src="data:image/png;base64,{data}">'
+        width, height = (round(inches * 96) for inches in self.figure.get_size_inches())
+        size = f'width="{width}" height="{height}" style="max-width:100%;height:auto"'
+        return f'<img alt="{escape(self.alt)}" {size} src="data:image/png;base64,{data}">'
 
     _repr_html_ = html
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tandem_edu.measure import Calibration, Comparison, Run, spread
-from tandem_edu.show.picture import BLACK, Picture, canvas, series
+from tandem_edu.show.picture import BLACK, Picture, canvas, series, untypeset
 
 
 def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
@@ -16,7 +16,9 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture
     for (name, history), (colour, marker, line) in zip(histories.items(), series(histories), strict=True):
         steps = [entry["step"] for entry in history]
         losses = [entry["valid_loss"] for entry in history]
-        axes.plot(steps, losses, color=colour, marker=marker, linestyle=line, markersize=4, label=name)
+        axes.plot(
+            steps, losses, color=colour, marker=marker, linestyle=line, markersize=4, label=untypeset(name)
+        )
         ends.append(f"{name} ends at {losses[-1]:.2f} after {steps[-1]} steps")
     axes.legend(frameon=False)
     return Picture(figure, f"Line chart of the held-out loss: {'; '.join(ends)}.")
@@ -36,7 +38,7 @@ def acceptance_by_position(comparison: Comparison, block_len: int) -> Picture:
         alphas = comparison.run(drafter, block_len).summary["acceptance_by_position"]
         reached = [(i + 1, alpha) for i, alpha in enumerate(alphas) if alpha is not None]
         positions, heights = [i for i, _ in reached], [alpha for _, alpha in reached]
-        draw(axes, positions, heights, drafter, style, index, len(drafters))
+        draw(axes, positions, heights, untypeset(drafter), style, index, len(drafters))
         told.append(f"{drafter} {', '.join(f'{alpha:.0%}' for alpha in heights)}")
     axes.set_ylim(0, 1.25 if len(drafters) <= 3 else 1.4)
     axes.set_yticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
@@ -66,9 +68,8 @@ def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
     for drafter, (colour, marker, line) in zip(comparison.drafters, series(comparison.drafters), strict=True):
         runs = comparison.of(drafter)
         heights = [run.summary["block_efficiency"] for run in runs]
-        axes.plot(
-            [r.block_len for r in runs], heights, color=colour, marker=marker, linestyle=line, label=drafter
-        )
+        gammas = [run.block_len for run in runs]
+        axes.plot(gammas, heights, color=colour, marker=marker, linestyle=line, label=untypeset(drafter))
         told.append(f"{drafter} {', '.join(f'{height:.2f}' for height in heights)}")
         top = max(top, *heights)
     _mark(axes, mark)
@@ -100,7 +101,7 @@ def speedups(comparison: Comparison, mark: int | None = None) -> Picture:
     told = []
     for drafter, (colour, marker, line) in zip(comparison.drafters, series(comparison.drafters), strict=True):
         runs = comparison.of(drafter)
-        _line_with_spread(axes, runs, colour, marker, line, drafter)
+        _line_with_spread(axes, runs, colour, marker, line, untypeset(drafter))
         told.append(f"{drafter} {', '.join(f'{spread(run.speedup)[0]:.2f}' for run in runs)}")
     _mark(axes, mark)
     axes.set_ylim(bottom=0)
@@ -120,7 +121,7 @@ def reliability(calibrations: Mapping[str, Calibration]) -> Picture:
         x, y = ([row[which] for row in bins] for which in ("confidence", "accepted"))
         # A bin's mark is as large as it is full.
         sizes = [20 + 200 * row["drafts"] / sum(found.counts) for row in bins]
-        axes.plot(x, y, color=colour, linestyle=line, label=f"{name} (ECE {found.error:.3f})")
+        axes.plot(x, y, color=colour, linestyle=line, label=f"{untypeset(name)} (ECE {found.error:.3f})")
         axes.scatter(x, y, s=sizes, color=colour, marker=marker)
         told.append(f"{name}: expected calibration error {found.error:.3f}")
     axes.set_xlim(0, 1)
@@ -171,7 +172,7 @@ def quality_against_time(cross_entropy: Mapping[str, float], milliseconds: Mappi
     figure, axes = canvas("Quality against time", "milliseconds per token", "cross-entropy (nats per token)")
     for name, (colour, marker, _) in zip(cross_entropy, series(cross_entropy), strict=True):
         x, y = milliseconds[name], cross_entropy[name]
-        axes.plot(x, y, color=colour, marker=marker, linestyle="none", markersize=9, label=name)
+        axes.plot(x, y, color=colour, marker=marker, linestyle="none", markersize=9, label=untypeset(name))
     axes.margins(x=0.1, y=0.15)
     axes.set_xlim(left=0)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -27,11 +27,16 @@ def decoding_rows(comparison: Comparison, block_lens: Sequence[int] | None = Non
     return rows
 
 
-def html_table(rows: Rows, caption: str) -> str:
-    """An HTML table, everything in it escaped; the first column heads each row.
+def html_table(rows: Rows, caption: str, folded: bool = False) -> str:
+    """An HTML table, everything in it escaped; the first column heads each row. Nothing for no rows.
 
-    Its own style is for where tables have none, as in a widget; a page's style sheet has its way.
+    Its own style is for where tables have none, as in a widget; a page's style sheet has its way. `folded`
+    shows the caption only, to be opened: for a long table beside the picture that says the same.
     """
+    if not rows:
+        return ""
+    if folded:
+        return f"<details><summary>{escape(caption)}</summary>{html_table(rows, caption)}</details>"
     names = list(rows[0])
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "".join(

@@ -3,6 +3,7 @@
 Everything a model or a person wrote is escaped here before it becomes part of a page.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from html import escape
 
@@ -11,6 +12,8 @@ from tokenizers import Tokenizer
 
 from tandem_edu.data import token_strings
 from tandem_edu.decode import Output
+from tandem_edu.decode.trace import rows_of_one_text
+from tandem_edu.show.tables import html_table
 
 KINDS = {
     "prompt": "prompt",
@@ -37,12 +40,13 @@ def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
     """Each token with its kind (see `KINDS`), in reading order.
 
     Of the rejected drafts only the first of a block is told, just before the primary's own token in
-    its place: those after it were drafted on a wrong path.
+    its place: those after it were drafted on a wrong path. Raises `BadInput` for a batch.
     """
+    rows = rows_of_one_text(out.trace)
     for token in np.asarray(prompt):
         yield "prompt", int(token)
     text, at = np.asarray(out.tokens), 0
-    for row in out.trace.rows():
+    for row in rows:
         accepted, emitted = row["accepted"], row["emitted"]
         for token in text[at : at + accepted]:
             yield "accepted", int(token)
@@ -54,7 +58,7 @@ def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
 
 
 def token_view(tokenizer: Tokenizer, prompt, out: Output, label: str = "Decoded text") -> str:
-    """The text as HTML, each token in its kind's style, with its kind and id on hover.
+    """The text as HTML, each token in its kind's style, with its kind and id on hover; then as a table.
 
     A space is shown as itself, a line's end as ⏎.
     """
@@ -65,7 +69,14 @@ def token_view(tokenizer: Tokenizer, prompt, out: Output, label: str = "Decoded 
         f'<span style="{STYLES[kind]}" title="{KINDS[kind]} (id {token})">{visible(string)}</span>'
         for (kind, token), string in zip(pairs, strings, strict=True)
     ]
-    return f'<div role="group" aria-label="{escape(label)}" style="{BOX}">{"".join(spans)}</div>'
+    counts = Counter(kind for kind, _ in pairs)
+    told = f"{label}: {', '.join(f'{count} {kind}' for kind, count in counts.items())}"
+    rows = [
+        {"": str(place), "token": repr(string), "it is": KINDS[kind]}
+        for place, ((kind, _), string) in enumerate(zip(pairs, strings, strict=True), start=1)
+    ]
+    box = f'<div role="group" aria-label="{escape(told)}" style="{BOX}">{"".join(spans)}</div>'
+    return box + html_table(rows, "Token by token", folded=True)
 
 
 def legend(meanings: Mapping[str, str] | None = None) -> str:

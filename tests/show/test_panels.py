@@ -23,6 +23,7 @@ from tandem_edu.show.panels import (
     timeline_panel,
     training_dashboard,
 )
+from tandem_edu.show.tokens import token_view
 
 PROMPT = np.array([1, 2, 3], np.int32)
 
@@ -83,6 +84,26 @@ def test_a_tokens_text_arrives_escaped(out):
     assert "<script" not in html and "&lt;script" in html
 
 
+def test_drafts_behind_an_accepted_stop_token_are_judged_by_nobody(tokenizer, tiny_primary):
+    """A primary that drafts for itself: all is accepted, and the text ends inside the first block."""
+    free = speculate(tiny_primary, tiny_primary, PROMPT, 12, block_len=5)
+    stop = int(free.tokens[1])
+    ended = speculate(tiny_primary, tiny_primary, PROMPT, 12, block_len=5, stop_token=stop)
+    (row, *_) = ended.trace.rows()
+    assert row["emitted"] == row["accepted"] < row["drafted"]
+    html = cycle_view(tokenizer, PROMPT, ended, 0, "verify")
+    assert "rejected</td>" not in html and 'title="rejected"' not in html
+    assert html.count("not judged</td>") == row["drafted"] - row["accepted"]
+
+
+def test_views_of_one_text_say_so(tokenizer, tiny_primary, tiny_tandem):
+    two = speculate(tiny_primary, tiny_tandem, [[1, 2], [3]], 6, block_len=2)
+    with pytest.raises(BadInput, match="the trace of one text, got a batch's"):
+        token_view(tokenizer, PROMPT, two)
+    with pytest.raises(BadInput, match="the trace of one text, got a batch's"):
+        timeline_panel({"tandem": two.trace}, {"tandem": 0.1}, 1.5)
+
+
 def test_the_acceptance_panel(tiny_primary, tiny_tandem):
     found = compare(tiny_primary, {"<script>": tiny_tandem}, [PROMPT], 8, block_lens=(1, 3), repetitions=1)
     panel = acceptance_panel(found)
@@ -119,13 +140,15 @@ def test_the_attention_panel(tiny_primary, tiny_tandem):
 
 def test_the_dashboard_follows_trainings_one_after_the_other():
     dashboard = training_dashboard(["distilled", "tandem"])
-    assert isinstance(dashboard.widget, ipywidgets.HTML)
+    assert isinstance(dashboard, ipywidgets.HTML)
     entry = {"step": 1, "tokens": 64, "seconds": 0.5, "valid_loss": 3.5, "valid_accuracy": 0.1}
     dashboard.follow("distilled")(entry)
-    before = dashboard.widget.value
+    before = dashboard.value
     dashboard.follow("tandem")({**entry, "valid_agreement": 0.25})
-    assert alt(before) != alt(dashboard.widget.value)
-    assert "25.0%" in dashboard.widget.value and dashboard.picture().alt.count("ends at") == 2
+    assert alt(before) != alt(dashboard.value)
+    assert "25.0%" in dashboard.value and dashboard.picture().alt.count("ends at") == 2
+    dashboard.follow("tandem")(entry)
+    assert len(dashboard.histories["tandem"]) == 1  # its cell was run again
     with pytest.raises(BadInput, match="a name among distilled, tandem"):
         dashboard.follow("other")
 
@@ -146,7 +169,7 @@ def test_the_router_panel(tiny_primary, tiny_tandem):
     panel = router_panel(sweep)
     before = shown(panel)
     controls(panel)[0].value = 2
-    assert alt(shown(panel)) != alt(before) and '<th scope="row">1</th>' in shown(panel)
+    assert alt(shown(panel)) != alt(before) and '<th scope="row">1 (chosen)</th>' in shown(panel)
     with pytest.raises(BadInput, match="at least one threshold"):
         router_panel([])
     with pytest.raises(BadInput, match="at least one prompt"):
@@ -158,3 +181,6 @@ def test_measured_points_stand_beside_the_formula(tiny_primary, tiny_tandem):
     panel = speedup_panel(measured=measured_speedups(found))
     median = np.median(found.run("tandem", 3).speedup)
     assert f"{median:.2f} at 3" in alt(shown(panel))
+    hostile = speedup_panel(verify_cost=0.5, slope=0.1, measured={"<script>": [(1, 1.0, 0.9, 1.1)]})
+    assert "<script" not in shown(hostile)
+    assert "verification 1.00 and 0.10 per draft" in alt(shown(hostile))

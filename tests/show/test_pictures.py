@@ -120,9 +120,10 @@ def test_text_that_looks_like_html_arrives_as_text(tokenizer, tiny_primary):
     out = generate(tiny_primary, PROMPT, 4)
     prompt = tokenizer.encode("<script>alert(1)</script>&\n").ids
     page = Checker(show.token_view(tokenizer, prompt, out, label='"><script>'))
-    assert {tag for tag, _ in page.tags} == {"div", "span"}
+    table = {"details", "summary", "table", "caption", "tr", "th", "td"}
+    assert {tag for tag, _ in page.tags} == {"div", "span", *table}
     assert "".join(page.text).startswith("<script>alert(1)</script>&⏎\n")
-    assert page.tags[0][1]["aria-label"] == '"><script>'
+    assert page.tags[0][1]["aria-label"] == '"><script>: 4 primary'
 
 
 def test_no_text_can_command_the_terminal(tokenizer, tiny_primary):

@@ -12,6 +12,9 @@ from tandem_edu.show.attention import attention_head, shares_in_words
 from tandem_edu.show.panels.core import panel, whole
 from tandem_edu.show.tables import html_table
 
+SHOWN = 5
+"""Keys in the table that is open at once."""
+
 
 def attention_panel(maps: np.ndarray, strings: Sequence[str]) -> widgets.VBox:
     """`maps` as `measure.attention_maps` gives them, `strings` the tokens they are of.
@@ -32,16 +35,17 @@ def attention_view(maps: np.ndarray, strings: Sequence[str], layer: int, head: i
     """What `attention_panel` shows at one setting, as HTML."""
     picture = attention_head(maps, strings, layer, head, token)
     words = escape(shares_in_words(maps, layer, head, token))
-    table = html_table(_most(maps[layer, head, token], strings), "Where it looks most")
-    return f"{picture.html()}<p>{words}</p>{table}"
+    rows = _most(maps[layer, head, token], strings)
+    most = html_table(rows[:SHOWN], "Where it looks most")
+    return f"{picture.html()}<p>{words}</p>{most}{html_table(rows, 'Wherever it looks', folded=True)}"
 
 
-def _most(weights: np.ndarray, strings: Sequence[str], count: int = 5) -> list[dict[str, str]]:
-    """The keys of the largest weights, float[sides, seq]."""
-    order = np.argsort(weights, axis=None)[::-1][:count]
+def _most(weights: np.ndarray, strings: Sequence[str]) -> list[dict[str, str]]:
+    """The keys it sees by falling weight, float[sides, seq]."""
+    order = np.argsort(weights, axis=None)[::-1][: np.count_nonzero(weights)]
     names = {OWN: "its own", PRIMARY: "the primary's"}
     rows = []
     for side, token in (np.unravel_index(place, weights.shape) for place in order):
         said = {"token": f"{token}: {strings[int(token)]!r}", "view": names[int(side)]}
-        rows.append({**said, "weight": f"{weights[side, token]:.0%}"})
+        rows.append({**said, "weight": f"{weights[side, token]:.1%}"})
     return rows

@@ -45,10 +45,23 @@ def whole(description: str, low: int, high: int, value: int) -> widgets.IntSlide
     )
 
 
+def below(slider: widgets.IntSlider, limit: widgets.IntSlider) -> None:
+    """Keep `slider` below the value of `limit`, so that each of its places means something.
+
+    To be said before a panel watches them: else it would draw one place that is no longer there.
+    """
+
+    def follow(_) -> None:
+        slider.max = limit.value - 1
+        slider.disabled = slider.min == slider.max
+
+    limit.observe(follow, names="value")
+
+
 def number(description: str, low: float, high: float, value: float, step: float) -> widgets.FloatSlider:
-    """A slider over numbers."""
+    """A slider over numbers; a value beyond its ends starts at the nearer one."""
     return widgets.FloatSlider(
-        value,
+        min(max(value, low), high),
         min=low,
         max=high,
         step=step,

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from tandem_edu.data import token_strings
 from tandem_edu.decode import Output
+from tandem_edu.decode.trace import rows_of_one_text
 from tandem_edu.errors import require
 from tandem_edu.show.panels.core import choice, panel, whole
 from tandem_edu.show.tables import html_table
@@ -50,8 +51,7 @@ def cycle_view(tokenizer: Tokenizer, prompt, output: Output, cycle: int, stage: 
 
 
 def _cycles(output: Output) -> list[dict]:
-    require(np.ndim(output.trace.cycles) == 0, "one text", "a batch", "decode one prompt")
-    rows = output.trace.rows()
+    rows = rows_of_one_text(output.trace)
     require(bool(rows), "a text of at least one cycle", "none", "decode some tokens")
     return rows
 
@@ -63,8 +63,14 @@ def _shown(stage: str, row: dict, drafts: list[str], new: list[str]) -> list[tup
     kept = min(row["accepted"], len(new))
     accepted = [("accepted", string) for string in new[:kept]]
     if stage == "verify":
-        return accepted + [("rejected", string) for string in drafts[row["accepted"] :]]
+        rest = "draft" if _ended(row) else "rejected"
+        return accepted + [(rest, string) for string in drafts[row["accepted"] :]]
     return accepted + [("primary", string) for string in new[kept:]]
+
+
+def _ended(row: dict) -> bool:
+    """Whether an accepted draft ended the text: those behind it are judged by nobody."""
+    return row["emitted"] == row["accepted"]
 
 
 def _words(stage: str, row: dict, drafts: list[str], new: list[str]) -> str:
@@ -75,7 +81,7 @@ def _words(stage: str, row: dict, drafts: list[str], new: list[str]) -> str:
         read = f"the pending token and the {len(drafts)} drafts"
         told = f"The primary reads {read} in one call and keeps {accepted}."
         return told + (" The others go." if accepted < len(drafts) else "")
-    if row["emitted"] == accepted:
+    if _ended(row):
         return f"The text grows by {accepted} and ends here."
     own = repr(new[-1])
     why = "in the place of the first rejected draft" if accepted < len(drafts) else "behind the last draft"
@@ -84,7 +90,8 @@ def _words(stage: str, row: dict, drafts: list[str], new: list[str]) -> str:
 
 def _rows(row: dict, drafts: list[str]) -> list[dict[str, str]]:
     """One row a draft: was it kept, and how likely that was."""
-    verdicts = ["accepted"] * row["accepted"] + ["rejected"] + ["not judged"] * len(drafts)
+    first_behind = [] if _ended(row) else ["rejected"]
+    verdicts = ["accepted"] * row["accepted"] + first_behind + ["not judged"] * len(drafts)
     judged = zip(drafts, verdicts, row["overlap"], strict=False)
     return [
         {"place": str(place), "draft": repr(string), "verdict": verdict, "Σ min(p, q)": f"{overlap:.2f}"}

@@ -11,26 +11,29 @@ from tandem_edu.show.plots import loss_curves
 from tandem_edu.show.tables import html_table
 
 
-class TrainingDashboard:
-    """Show `widget`, and give `train(..., on_eval=dashboard.follow(name))` to each training.
+class TrainingDashboard(widgets.HTML):
+    """Show it, and give `train(..., on_eval=dashboard.follow(name))` to each training.
 
-    One `widgets.HTML` is drawn anew at each evaluation. `picture()` is what stays for readers without a
-    kernel. Raises `BadInput` for no names, or when asked to follow another.
+    It is drawn anew at each evaluation. `picture()` is what stays for readers without a kernel. Raises
+    `BadInput` for no names, or when asked to follow another.
     """
 
     def __init__(self, names: Sequence[str]):
         require(len(names) > 0, "the names of the models to be trained", "none", "pass some")
+        super().__init__(value="<p>Waiting for the first evaluation.</p>")
         self.histories: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-        self.widget = widgets.HTML(value="<p>Waiting for the first evaluation.</p>")
 
     def follow(self, name: str) -> Callable[[dict[str, Any]], None]:
         """The callback for the training of `name`."""
         known = ", ".join(self.histories)
         require(name in self.histories, f"a name among {known}", repr(name), "check the spelling")
+        self.histories[name] = []  # a cell that is run again trains anew
 
         def on_eval(entry: dict[str, Any]) -> None:
             self.histories[name].append(entry)
-            self.widget.value = self.picture().html() + html_table(self.rows(), "At the last evaluation")
+            last = html_table(self.rows(last=1), "At the last evaluation")
+            each = html_table(self.rows(), "At each evaluation", folded=True)
+            self.value = self.picture().html() + last + each
 
         return on_eval
 
@@ -38,9 +41,9 @@ class TrainingDashboard:
         """The curves so far."""
         return loss_curves({name: history for name, history in self.histories.items() if history})
 
-    def rows(self) -> list[dict[str, str]]:
-        """One row a model that has been evaluated."""
-        return [_row(name, history[-1]) for name, history in self.histories.items() if history]
+    def rows(self, last: int = 0) -> list[dict[str, str]]:
+        """A row an evaluation, one model after the other; of each only the `last` ones, if said."""
+        return [_row(name, entry) for name, history in self.histories.items() for entry in history[-last:]]
 
 
 def training_dashboard(names: Sequence[str]) -> TrainingDashboard:

@@ -7,8 +7,9 @@ from tokenizers import Tokenizer
 
 from tandem_edu.errors import require
 from tandem_edu.measure import Comparison
+from tandem_edu.show.panels.acceptance import acceptance_view
 from tandem_edu.show.panels.core import choice, panel
-from tandem_edu.show.plots import acceptance_by_position, tokens_per_call
+from tandem_edu.show.plots import tokens_per_call
 from tandem_edu.show.tables import decoding_rows, html_table
 from tandem_edu.show.tokens import legend, token_view
 
@@ -49,12 +50,13 @@ def _texts(comparison: Comparison, tokenizer: Tokenizer, block_len: int, prompt:
             out, beginning = run.outputs[prompt], comparison.prompts[prompt]
             calls = out.trace.summary()["cycles"]
             told = f"{run.drafter}: {int(out.length)} tokens in {calls} calls of the primary"
-            views += [f"<h4>{escape(told)}</h4>", token_view(tokenizer, beginning, out, told)]
+            label = f"Prompt {prompt + 1}, {told}"
+            views += [f"<h4>{escape(told)}</h4>", token_view(tokenizer, beginning, out, label)]
     return "".join(views)
 
 
 def _pictures(comparison: Comparison, block_len: int) -> str:
     """All prompts together: what is drawn takes longest, so a panel draws it once for each γ."""
-    pictures = [tokens_per_call(comparison, block_len), acceptance_by_position(comparison, block_len)]
     table = html_table(decoding_rows(comparison, [block_len]), f"All prompts, γ = {block_len}")
-    return "".join([picture.html() for picture in pictures]) + table
+    picture = tokens_per_call(comparison, block_len).html()
+    return picture + table + acceptance_view(comparison, block_len)

@@ -26,14 +26,18 @@ def router_panel(sweep: Sequence[Threshold]) -> widgets.VBox:
 
 def router_view(sweep: Sequence[Threshold], index: int) -> str:
     """What `router_panel` shows at one place of its slider, as HTML."""
-    one = sweep[index]
+    picture = thresholds(sweep, sweep[index].threshold)
+    rows = [_row(one, place == index) for place, one in enumerate(sweep)]
+    return picture.html() + html_table(rows, "At each threshold")
+
+
+def _row(one: Threshold, chosen: bool) -> dict[str, str]:
     median, low, high = spread(one.speedup)
-    row = {
-        "τ": f"{one.threshold:g}",
+    return {
+        "τ": f"{one.threshold:g}{' (chosen)' if chosen else ''}",
         "drafts a block": f"{one.drafted:.2f}",
         "accepted": f"{one.accepted:.2f}",
         "wasted": f"{one.wasted:.0%}",
         "tokens per call": f"{one.tokens_per_call:.2f}",
         "speedup (quartiles)": f"{median:.2f} ({low:.2f} to {high:.2f})",
     }
-    return thresholds(sweep, one.threshold).html() + html_table([row], "At this threshold")

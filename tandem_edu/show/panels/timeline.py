@@ -24,7 +24,7 @@ def timeline_panel(
     require(not missing, "a draft cost for each trace", f"none for {', '.join(missing)}", "measure it")
     controls = {
         "scale": number("draft step, times the measured", 0.1, 4.0, 1.0, 0.1),
-        "verify_cost": number("verification v", 1.0, 4.0, min(max(round(verify_cost, 1), 1.0), 4.0), 0.1),
+        "verify_cost": number("verification v", 1.0, 4.0, round(verify_cost, 1), 0.1),
         "tokens": whole("tokens shown", 4, 64, tokens),
     }
 
