@@ -15,7 +15,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/00_quickstart.ipynb)
 #
-# **Time:** about two minutes of computing on a laptop's CPU, and as long as you like for reading.
+# **Time:** about two minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
 #
 # **At the end you can**
 # * say what *primary*, *drafter* and *block* mean, and why drafting saves time but never changes the text;
@@ -66,11 +66,14 @@ print(data.token_strings(pair.tokenizer, valid[:24]))
 # %% [markdown]
 # ## The primary
 # The *primary* is the model whose text we want. Ours comes with this toolkit, trained on that text; the ones
-# you talk to are a thousand times as large and still built of the same parts.
+# you talk to are thousands of times as large and still built of the same parts.
 
 # %%
 primary = pair.primary
-print(f"{primary.config.n_layers} layers of width {primary.config.d_model}")
+weights = sum(leaf.size for leaf in jax.tree.leaves(primary) if isinstance(leaf, jax.Array))
+print(
+    f"{weights / 1e6:.1f} million weights: {primary.config.n_layers} layers of width {primary.config.d_model}"
+)
 print(f"trained for {pair.card['primary']['recipe']['steps']:,} steps")
 
 # %% [markdown]
@@ -81,8 +84,9 @@ print(f"trained for {pair.card['primary']['recipe']['steps']:,} steps")
 # guess on, the block is thrown away, and the primary's own token takes its place. The text is the
 # primary's, token for token; the drafter only changes how many calls it takes.
 #
-# This drafter has a single layer. It borrows the primary's embedding and head (it "speaks its language")
-# and learns by *distillation*: to copy the primary's predictions rather than the text itself.
+# A small model trained beside a primary is called its *secondary*. This one has a single layer, borrows the
+# primary's embedding and head (it "speaks its language") and learns by *distillation*: to copy the primary's
+# predictions rather than the text itself.
 
 # %%
 small = dataclasses.replace(primary.config, n_layers=1, d_ff=256, shared_vocab=True)
@@ -111,8 +115,8 @@ display(
 )
 
 # %% [markdown]
-# Each call of the primary yields the accepted drafts and one token of its own. The trace counts them, and
-# the text is indeed what the primary writes alone:
+# Each call of the primary yields the accepted drafts and one token of its own. The output's *trace*, which
+# records every call, counts them; and the text is indeed what the primary writes alone:
 
 # %%
 summary = out.trace.summary()
@@ -123,14 +127,17 @@ print("the same text as the primary alone:", bool(np.array_equal(out.tokens, alo
 # %% [markdown]
 # ## Your turn: a tandem
 # The drafter knows only tokens. The primary has already *understood* everything before the block, and
-# wrote what it understood into its residual stream. A **tandem** lets the drafter attend to that: for
-# everything before the current block, its keys and values are computed from the primary's
-# representations; within the block, from its own.
+# wrote what it understood into its *residual stream*, the vectors that its layers compute. A token of a
+# transformer looks at earlier ones through *keys* and *values* that are computed from such vectors (more in
+# notebook 02). In a **tandem**, the drafter's keys and values of everything before the current block are
+# computed from the primary's vectors; within the block, from its own.
 #
 # Train one. It starts as the same untrained secondary, sees the same text for as many steps and has the
-# same losses, so that any difference is the tandem's doing. `layer_map` says which of the primary's layers
-# it reads: `"last"`, `"uniform"` or `"fused"` (a low, a middle and the top one together). Try another one
-# when you are through. (`own_history` lets it keep its own keys and values of past blocks as well.)
+# same losses; besides, it has *projections*, the matrices that make keys and values from the primary's
+# vectors. `layer_map` says which of the
+# primary's layers it reads: `"last"`, `"uniform"` or `"fused"` (a low, a middle and the top one together).
+# Try another one when you are through. (`own_history` lets it keep its own keys and values of past blocks
+# as well.)
 
 # %%
 layer_map = "fused"
@@ -144,9 +151,10 @@ show.loss_curves({"distilled secondary": distilled_history, "tandem": tandem_his
 
 # %% [markdown]
 # ## Side by side
-# The same held-out beginnings, each drafter, several block lengths. Tokens are *sampled* here, because
-# the greedy text of such small models soon runs in circles, which any drafter can foresee. Sampled
-# speculative text has exactly the primary's distribution.
+# The same held-out beginnings, each drafter, several block lengths. Above, the text was *greedy*: always the
+# likeliest token. Here each token is *sampled*, drawn with the probability the primary gives it, because
+# greedy text of small models often repeats itself, which flatters every drafter. Sampled speculative text
+# has exactly the primary's distribution.
 
 # %%
 prompts = data.prompts(parts.dev, pair.tokenizer, length=40, count=2 if FAST else 8)
@@ -184,7 +192,8 @@ gamma_panel(comparison, pair.tokenizer)
 # %% [markdown]
 # ## What you have seen
 # * A **drafter** guesses γ tokens, the **primary** checks them in one call. The text stays the primary's.
-# * What counts is how often guesses are **accepted**, which depends on the drafter and falls along the block.
+# * What counts is how often guesses are **accepted**, which depends on the drafter; the chance that a
+#   guess is still reached falls along the block.
 # * A **tandem** is a drafter that attends to the primary's representations. The cell above measured what
 #   that is worth here.
 #

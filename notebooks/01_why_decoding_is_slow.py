@@ -47,7 +47,6 @@ import tandem_edu as te
 from tandem_edu import data, show
 from tandem_edu.measure import interleaved, spread
 from tandem_edu.measure.roofline import PRESETS
-from tandem_edu.show import ideas
 from tandem_edu.show.panels import roofline_panel
 from tandem_edu.zoo import held_out_text
 
@@ -93,8 +92,8 @@ print(f"64 vectors: {1e6 * many:.0f} µs, that is {each:.1f} µs each: {saving:.
 # is what every method in this course lives on.
 #
 # ## A whole model
-# The same for the model that comes with this course: reading 1, 2, 4, ... tokens in one call, after a
-# prompt.
+# The same for the model that comes with this course: reading 1, 2, 3, 5, 9, ... tokens in one call
+# (one, and 1, 2, 4, 8, ... guesses), after a prompt.
 
 # %%
 pair = te.load_pair()
@@ -136,25 +135,28 @@ for width in (5, 9, 33):
 # are free; above it they cost.
 
 # %%
-display(ideas.roofline(PRESETS[0], 5e6))
-display(ideas.roofline(PRESETS[-1], 8e9))
+n_weights = sum(leaf.size for leaf in jax.tree.leaves(pair.primary) if isinstance(leaf, jax.Array))
+display(show.roofline(PRESETS[0], n_weights))
+display(show.roofline(PRESETS[-1], 8e9))
 
 # %% [markdown]
-# Pick other hardware and other models. The numbers are the makers' peak figures; real programs reach part
-# of them. (Without a running kernel you see the two pictures above.)
+# Pick other hardware and other models: a model's size changes the milliseconds, not the ridge. The numbers
+# are the makers' peak figures; real programs reach part of them. (Without a running kernel you see the two
+# pictures above.)
 
 # %%
-roofline_panel()
+roofline_panel(n_weights)
 
 # %% [markdown]
-# **Your turn.** Change `size` in the first cell to 512: the matrix now fits into the processor's own fast
-# memory (its cache). What happens to the advantage of many vectors, and why?
+# **Your turn.** Set `size = 512` where the matrix is made: it now fits into a smaller, faster memory of the
+# processor (one of its caches). What happens to the advantage of many vectors, and why?
 
 # %% [markdown]
 # ## What you have seen
 # * Decoding multiplies each weight matrix by one vector at a time and waits for memory.
-# * Reading several tokens in one call costs little more than reading one, up to the ridge.
-# * Who knew the next tokens could have them checked almost for free. Hence drafters.
+# * Reading several tokens in one call costs less than reading them one by one: by the roofline nothing more
+#   up to the ridge, in practice what you have measured.
+# * Who guessed the next tokens could have them checked for less than writing them. Hence drafters.
 #
 # ## Questions
 # <details><summary>Half as many bytes a weight: what happens to decoding speed, and to the ridge?</summary>

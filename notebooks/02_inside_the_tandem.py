@@ -45,7 +45,6 @@ from IPython.display import HTML, display
 import tandem_edu as te
 from tandem_edu import data, show
 from tandem_edu.measure import attention_maps, primary_share
-from tandem_edu.show import ideas
 from tandem_edu.show.panels import attention_panel, attention_view, mask_panel
 from tandem_edu.zoo import held_out_text
 
@@ -68,8 +67,8 @@ primary, tandem = pair.primary, pair.tandem
 # Together they are a **tandem**. What the primary "made of a token" is its **residual stream**: the vector
 # that each layer reads and adds to. In a transformer, a token attends to earlier ones through **keys**
 # (what is there?) and **values** (what does it say?), both computed from such vectors. In the tandem, the
-# secondary's keys and values of past blocks are computed from the *primary's* vectors, through one linear
-# map a layer.
+# secondary's keys and values of past blocks are computed from the *primary's* vectors: a linear map for
+# each layer, then that layer's own norm, keys and values.
 
 # %%
 sizes = {"primary": primary.config, "secondary": tandem.config}
@@ -84,7 +83,7 @@ print(f"the secondary's first layer reads the primary's residual stream after it
 # i's block starts: before it (t < k(i)) the primary's view, from it on the token's own.
 
 # %%
-ideas.block_mask(12, 4, token=9)
+show.block_mask(12, 4, token=9)
 
 # %% [markdown]
 # Change the block length, and where the first block starts (`offset`; in training it is drawn at random, so
@@ -95,8 +94,9 @@ ideas.block_mask(12, 4, token=9)
 mask_panel()
 
 # %% [markdown]
-# At γ = 1 the secondary sees all of the past through the primary. With one block longer than the text it
-# never does after the prompt: then it is an ordinary small model.
+# At γ = 1 the secondary sees all of the past through the primary. With one block longer than the text it sees
+# the prompt through the primary and nothing after it; without a prompt, as in this picture, it is then an
+# ordinary small model.
 #
 # ## A cache that is overwritten
 # In decoding nothing is computed twice: keys and values of past tokens are kept in a **cache**. Here is the
@@ -141,15 +141,16 @@ print(f"largest difference: {float(jnp.abs(jnp.stack(steps) - parallel[4:8]).max
 # %% [markdown]
 # ## Where does it look?
 # The shipped tandem keeps its own entries of past blocks *beside* the primary's (`own_history=True`, our
-# addition; it measured a little better), and each head divides its attention between the two. How much goes
+# addition), and each head divides its attention between the two. How much goes
 # to the primary?
 
 # %%
 ids = data.prompts(text, pair.tokenizer, length=24, count=1, seed=2)[0]
 strings = data.token_strings(pair.tokenizer, ids)
-maps = attention_maps(primary, tandem, ids, block_len=4)
-display(show.primary_shares(maps, block_len=4))
-share = primary_share(maps)[..., 4:].mean()
+gamma = 4
+maps = attention_maps(primary, tandem, ids, block_len=gamma)
+display(show.primary_shares(maps, block_len=gamma))
+share = primary_share(maps)[..., gamma:].mean()
 print(f"over all heads and tokens after the first block: {share:.0%} to the primary")
 
 # %%
@@ -159,13 +160,15 @@ display(HTML(attention_view(maps, strings, layer=0, head=0, token=22)))
 attention_panel(maps, strings)
 
 # %% [markdown]
-# **Your turn.** Take `block_len=8` in the cell above. Does the share for the primary fall towards the end
+# **Your turn.** Set `gamma = 8` where the maps are made. Does the share for the primary fall towards the end
 # of the block? What else could a head look at there?
 
 # %% [markdown]
 # ## What it is worth
 # How often is the drafter's likeliest token the primary's too, on text that neither has seen? The
-# *distilled* secondary has the same size, training text, steps and loss, but may not look.
+# *distilled* secondary is the same model with the same training text, steps and losses, but may not look; the
+# tandem has the projections through which it looks besides. *TV distance*, ½ Σ |p − q|, says how far its
+# whole distribution q is from the primary's p: 0 if they are the same, 1 if they share no token.
 
 # %%
 windows = data.windows(data.encode(pair.tokenizer, text), 256, 4 if FAST else 32)
@@ -199,7 +202,7 @@ for name, model, gamma in (
 # <details><summary>Which of the primary's layers should it read?</summary>
 #
 # The top ones hold the prediction of the next token, the low ones which token it is. A single secondary
-# layer has use for both: the shipped one reads three states. Notebook 03 compares.
+# layer may have use for both: the shipped one reads the states printed above. Notebook 03 compares.
 # </details>
 #
 # ## The way on

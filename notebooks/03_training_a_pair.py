@@ -20,7 +20,7 @@
 # **At the end you can**
 # * say what is trained in a tandem and what is frozen;
 # * choose between learning the text and learning the primary, and measure the difference;
-# * compare drafters fairly: same size, data, steps and losses.
+# * compare drafters fairly: the same secondary, data, steps and losses.
 
 # %% [markdown]
 # ## Set-up
@@ -81,14 +81,14 @@ def new_tandem(layer_map):
 #   did not come.
 #
 # A drafter is judged by its primary, so likeness should pay. The paper trains with CE first and then with
-# CE + λ·KL, λ = 0.5 (`recipe("tandem-distil")`); for the short trainings here we take 0.1 CE + 0.9 KL
-# throughout.
+# CE + λ·KL, λ = 0.5 (`recipe("tandem-distil")`; that λ's term is added is our reading); for the short
+# trainings here we take little CE and much KL (`copying` below).
 #
 # Four short trainings, same data, same number of steps, same untrained secondary:
 
 # %%
 length = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 4e-3}
-length["steps"] = 20 if FAST else 200
+length["steps"] = 20 if FAST else 180
 copying = ((1.0, Objective(ce=0.1, kl=0.9)),)
 telling = ((1.0, Objective(ce=1.0)),)
 blocks = {"block_lens": (2, 4, 8)}
@@ -99,7 +99,7 @@ plans = {
     "tandem": (new_tandem("fused"), recipe("tandem-distil", objectives=copying, **blocks, **length)),
 }
 dashboard = training_dashboard(list(plans))
-display(dashboard.widget)
+display(dashboard)
 
 # %%
 trained = {}
@@ -112,9 +112,12 @@ dashboard.picture()
 # %% [markdown]
 # ## A table like the paper's first
 # **Accuracy**: how often the likeliest token is the one that comes. **Agreement**: how often it is the
-# primary's likeliest too (the paper's relative accuracy; the acceptance of greedy drafts). **TV** = ½ Σ |p
-# − q|: 1 − TV is the acceptance of sampled drafts. On files that no model has seen; tandems at γ = 2. The
-# last lines are the shipped models, which were trained longer.
+# primary's likeliest too (the paper's relative accuracy; the acceptance of greedy drafts, each the drafter's
+# likeliest token). **TV** = ½ Σ |p − q|: 1 − TV is the acceptance of sampled drafts. On files that no model
+# has seen; tandems with a block length γ of 2, so that they see the primary's view of all but the last one
+# or two tokens. The secondary that learned like the tandem, but may not look, is its *control*: what sets
+# them apart is the looking. The shipped models were trained longer and by other losses, printed below the
+# table.
 
 # %%
 contenders = {
@@ -138,34 +141,40 @@ def row(name, model):
 
 
 display(HTML(show.html_table([row(*one) for one in contenders.items()], "On held-out files")))
+shipped = pair.card["tandem"]["recipe"]
+print(f"shipped tandem: {shipped['steps']:,} steps of {shipped['batch_size'] * shipped['seq_len']:,} tokens;")
+print("its losses' weights:", shipped["objectives"][-1][1])
 
 # %% [markdown]
 # ## Which layers to look at
 # The primary has a residual stream after each of its layers. Which does the secondary read? `"last"`: the
-# one as far from the top as its own layer; `"uniform"`: evenly spaced; `"fused"`: a low, a middle and the
+# state as far below the primary's top as the layer's own *input* is below the secondary's (for one layer, the
+# last but one); `"uniform"`: evenly spaced, the top one for the top layer; `"fused"`: a low, a middle and the
 # top one together.
 
 # %%
-histories = {}
-for layer_map in ("last", "fused"):
-    model = new_tandem(layer_map)
+histories, readers = {"fused": dashboard.histories["tandem"]}, {"fused": trained["tandem"]}  # from above
+for name, layer_map in {"last": "last", "uniform": "uniform"}.items():
     settings = recipe("tandem-distil", objectives=copying, **blocks, **length)
-    model, histories[layer_map] = train(model, settings, tokens, valid, primary=primary)
+    readers[name], histories[name] = train(new_tandem(layer_map), settings, tokens, valid, primary=primary)
+for name, model in readers.items():
     found = quality(model, windows, primary, block_len=2)
-    print(f"{layer_map:8} reads states {model.projections[0].states}: agreement {found.agreement:.1%}")
+    print(f"{name:8} reads states {model.projections[0].states}: agreement {found.agreement:.1%}")
 show.loss_curves(histories)
 
 # %% [markdown]
-# The longer comparisons, with controls and confidence intervals, are in the repository's `results/`.
+# `tandem-edu reproduce --stage states` makes the longer comparison, with its control and confidence
+# intervals.
 #
-# **Your turn.** Give `"fused"` another set of states, for example `[(2, 5, 8)]`, or train with
-# `block_lens=(2,)` only and measure at γ = 8.
+# **Your turn.** Add `"mine": [(2, 5, 8)]` to the dictionary. Or set `blocks = {"block_lens": (2,)}` above,
+# then `(2, 4, 8)`, and measure both with `quality(..., block_len=8)`: what do long blocks in training buy?
 
 # %% [markdown]
 # ## What you have seen
 # * The primary is frozen; a small secondary and its projections learn.
 # * Distillation makes the drafter like its primary, which is what drafting needs.
-# * Which of the primary's layers is read matters much.
+# * Which of the primary's layers to read is a choice to be measured; the cell above says what it was worth
+#   in this short training.
 #
 # ## Questions
 # <details><summary>A drafter with lower cross-entropy on the text can be accepted less often. How?</summary>
@@ -180,7 +189,7 @@ show.loss_curves(histories)
 # last.
 # </details>
 #
-# <details><summary>Why does the control get the same steps, size and loss?</summary>
+# <details><summary>Why does the control get the same secondary, steps and loss?</summary>
 #
 # Otherwise the comparison would show the effect of training, not of looking.
 # </details>

@@ -62,8 +62,8 @@ strings = [data.token_strings(pair.tokenizer, [token])[0] for token in range(pai
 #   looks.
 # * A **cycle** is: draft a block, let the primary read it in *one* call, keep what holds.
 #
-# Reading γ + 1 tokens at once takes the primary little longer than reading one (notebook 01 measures that).
-# So each draft that is kept saves nearly a whole step.
+# Reading γ + 1 tokens at once costs the primary less than reading them one by one; how much less, notebook 01
+# measures. Drafting pays if the steps that kept drafts save cost more than the drafts and the wider call.
 
 # %%
 prompt = data.prompts(text, pair.tokenizer, length=48, count=1, seed=4)[0]
@@ -144,7 +144,8 @@ print(f"Σ min(p, q) = {kept:.4f},  1 - TV = {1 - distance:.4f}")
 # ## Why the residual?
 # A token *v* can come out in two ways: drafted and kept, with probability min(p(v), q(v)); or after a
 # rejection, with probability (1 − Σ min(p, q)) · r(v). For the sum to be p(v), r(v) has to be what is
-# missing: max(0, p(v) − q(v)), scaled. Try it: the library's own rule, many thousand times, on small
+# missing: max(0, p(v) − q(v)), scaled. (All of max(0, p − q) together is 1 − Σ min(p, q): the factor cancels,
+# and the two ways add up to p(v).) Try it: the library's own rule, many thousand times, on small
 # distributions that you can change.
 
 # %%
@@ -164,6 +165,7 @@ def emitted(stated_q, key):
 
 keys = jax.random.split(jax.random.key(4), draws)
 honest = np.asarray(jax.vmap(lambda key: emitted(jnp.asarray(small_q), key))(keys))
+print(f"Σ min(p, q) = {np.minimum(small_p, small_q).sum():.2f}: the share of drafts that stays")
 
 
 def shares(sample):
@@ -175,8 +177,8 @@ def shares(sample):
 # ## A test you can run: chi-square
 # Shares of a sample are never exactly *p*. How far off may they be? With *n* draws, the sum χ² = Σ
 # (observed − expected)² / expected is about as large as the number of tokens less one (here 4) if the draws
-# do come from *p*, and it grows with *n* if they do not. Above 18.5 it happens once in a thousand times by
-# chance.
+# do come from *p*, and it grows with *n* if they do not. The cell says how often chance alone gives as large
+# a one.
 
 # %%
 
@@ -198,7 +200,8 @@ print(f"χ² = {found:.1f}; larger by chance alone: {by_chance(found):.0%} of th
 # %% [markdown]
 # ## What goes wrong with a wrong q
 # The rule must be told the distribution that the draft was *really* drawn from. A common mistake is to draw
-# at one temperature and state another, or to forget top-k. Say *q* were uniform:
+# at one *temperature* (the logits are divided by it: below 1 the likely tokens become likelier) and state
+# another, or to forget *top-k* (only the k likeliest tokens may be drawn). Say *q* were uniform:
 
 # %%
 lie = jnp.full(5, 0.2)
@@ -222,9 +225,9 @@ for name in ("secondary", "distilled", "tandem"):
     print(f"{name:10} 1 - TV = {1 - found.total_variation:.3f}, same likeliest token {found.agreement:.3f}")
 
 # %% [markdown]
-# **Your turn.** Make `small_q` equal to `small_p` above, then opposite to it, and foresee the share of
-# drafts that stays before you run the cells again. Then change one of the two numbers of a cell only: does
-# χ² notice with 2,000 draws? With 40,000?
+# **Your turn.** Set `small_q = small_p.copy()`, then `small_p[::-1].copy()`, and foresee the share of drafts
+# that stays before you run the cells again. Then restore `small_q` and state a `lie` that is only a little
+# wrong, `jnp.array([0.10, 0.45, 0.15, 0.10, 0.20])`: does χ² notice with `draws = 2_000`? With 40,000?
 
 # %% [markdown]
 # ## What you have seen

@@ -43,10 +43,12 @@ from IPython.display import HTML, display
 
 import tandem_edu as te
 from tandem_edu import data, show
-from tandem_edu.measure import tokens_per_call, tokens_per_call_iid, wall_clock_factor
-from tandem_edu.show import ideas
+from tandem_edu.measure import spread, tokens_per_call, tokens_per_call_iid, wall_clock_factor
+from tandem_edu.measure.ratios import timed
+from tandem_edu.measure.steps import Stepping
 from tandem_edu.show.panels import (
     acceptance_panel,
+    acceptance_view,
     measured_speedups,
     speedup_panel,
     timeline_panel,
@@ -60,7 +62,7 @@ pair = te.load_pair()
 prompts = data.prompts(held_out_text(), pair.tokenizer, length=48, count=2 if FAST else 6)
 
 # %% [markdown]
-# ## Two numbers decide
+# ## Three numbers decide
 # In each *cycle* the drafter guesses γ tokens (γ, gamma, is the *block length*) and the primary reads them
 # in one call. Let
 #
@@ -86,43 +88,50 @@ for alpha in (0.5, 0.7, 0.9):
 
 # %% [markdown]
 # ## The costs on this machine
-# Measured as what a cycle costs: many cycles at γ = 1, 2, 4, 8, and a straight line through their times.
-# (The library's `benchmarks/` do this more carefully.)
+# Many steps in one compiled loop, all kinds taking turns: a decoding step of the primary, its reading of
+# γ + 1 tokens, a step of each drafter. In brackets the quartiles of the rounds.
 
 # %%
-new_tokens = 32 if FAST else 96
+drafters = {"distilled": pair.distilled, "tandem": pair.tandem}
+block_lens = (1, 2, 4, 8)
+work = {"step": Stepping(pair.primary).work()}
+work |= {gamma: Stepping(pair.primary, width=gamma + 1).work() for gamma in block_lens}
+work |= {name: Stepping(drafter).work(256) for name, drafter in drafters.items()}
+seconds, _ = timed(work, 3 if FAST else 9)
+steps = {name: spread(taken / seconds["step"]) for name, taken in seconds.items()}
+
+print(f"one step of the primary: {1e3 * np.median(seconds['step']):.2f} ms")
+for name, (median, low, high) in list(steps.items())[1:]:
+    what = f"c of {name}" if name in drafters else f"v at γ = {name}"
+    print(f"{what:15} {median:.2f} steps [{low:.2f} to {high:.2f}]")
+
+# %% [markdown]
+# ## The texts
+# Both drafters at each γ, and the primary alone, take turns on the same beginnings. (Speculative decoding
+# with the distilled secondary is what the paper calls SPEED.)
+
+# %%
 comparison = te.measure.compare(
     pair.primary,
-    {"distilled": pair.distilled, "tandem": pair.tandem},
+    drafters,
     prompts,
-    max_new_tokens=new_tokens,
-    block_lens=(1, 2, 4, 8),
+    max_new_tokens=32 if FAST else 96,
+    block_lens=block_lens,
     sampling=te.Sampling(temperature=1.0),
     key=jax.random.key(0),
     repetitions=2 if FAST else 5,
     progress=True,
 )
-step = np.median(comparison.primary_seconds) / (len(prompts) * new_tokens)
-
-
-def cycle_steps(name, gamma):
-    """What one cycle takes, in decoding steps of the primary."""
-    run = comparison.run(name, gamma)
-    return float(np.median(run.seconds)) / run.summary["cycles"] / step
-
-
-print(f"one step of the primary: {1e3 * step:.2f} ms")
-for name in comparison.drafters:
-    print(name, {gamma: f"{cycle_steps(name, gamma):.2f} steps a cycle" for gamma in comparison.block_lens})
 
 # %% [markdown]
 # ## Acceptance along the block
-# α is not the same at every position: the further ahead, the harder the guess. The α_i below are
-# *conditional*: of the drafts at position i that were reached (all before them accepted), the share that
-# was kept.
+# α need not be the same at every position. The α_i below are *conditional*: of the drafts at position i that
+# were reached (all before them accepted), the share that was kept. Two things pull against each other: a
+# guess further ahead is harder, but a far position is only *reached* where the text is easy. The picture
+# shows which wins.
 
 # %%
-show.acceptance_by_position(comparison, 8)
+display(HTML(acceptance_view(comparison, 8)))
 
 # %%
 acceptance_panel(comparison)
@@ -141,37 +150,57 @@ for name in comparison.drafters:
 
 # %% [markdown]
 # ## The formula against the clock
-# The line is the formula, with the tandem's mean acceptance and this machine's costs; the points are
-# measured, with the quartiles of the repetitions.
+# The line is the formula, with the share of the tandem's judged drafts that were kept (behind a rejected one
+# none is judged), its *c*, and a straight line through the measured v; the points are measured, with the
+# quartiles of the repetitions. They lie below the line by what no step accounts for: reading the prompt,
+# sampling, and the call itself.
 
 # %%
-tandem = comparison.run("tandem", 4).summary
-per_token = (cycle_steps("tandem", 8) - cycle_steps("tandem", 1)) / 7  # a draft, and one more row to verify
-draft_cost = float(np.clip(per_token / 2, 0.01, 0.5))
-verify_cost = float(np.clip(cycle_steps("tandem", 1) - per_token, 1.0, 3.0))
-alpha = tandem["acceptance_rate"]
+rows = [row for out in comparison.run("tandem", 4).outputs for row in out.trace.rows()]
+judged = sum(min(row["accepted"] + 1, row["drafted"]) for row in rows)
+alpha = sum(row["accepted"] for row in rows) / judged
+costs = {name: steps[name][0] for name in drafters}
+slope, verify_cost = np.polyfit(block_lens, [steps[gamma][0] for gamma in block_lens], 1)
 measured = measured_speedups(comparison)
-print(f"α = {alpha:.2f}, v about {verify_cost:.2f}, and {per_token:.2f} for each further draft")
-ideas.speedup_curve(alpha, draft_cost, verify_cost, per_token - draft_cost, most=10, measured=measured)
+print(f"α = {alpha:.2f}, c = {costs['tandem']:.2f}, v(γ) about {verify_cost:.2f} + {slope:.2f} γ")
+show.speedup_curve(alpha, costs["tandem"], verify_cost, slope, most=10, measured=measured)
 
 # %% [markdown]
 # Move the sliders: how much acceptance would be needed for 2 times? What if verification were free?
 
 # %%
-speedup_panel(alpha, draft_cost, verify_cost, measured)
+speedup_panel(alpha, costs["tandem"], verify_cost, slope, measured)
+
+# %% [markdown]
+# What holds it back: acceptance, the drafts' cost, or the verification's? Mend one at a time and see.
+
+# %%
+real = {"alpha": alpha, "draft_cost": costs["tandem"], "verify_cost": steps[4][0]}
+mended = {"as it is": {}, "free drafts": {"draft_cost": 0.0}, "v = 1": {"verify_cost": 1.0}}
+mended |= {"α = 0.9": {"alpha": 0.9}, "v = 1 and α = 0.9": {"verify_cost": 1.0, "alpha": 0.9}}
+for what, change in mended.items():
+    now = real | change
+    tokens = tokens_per_call_iid(now["alpha"], 4)
+    print(f"{what:18} {wall_clock_factor(tokens, 4, now['draft_cost'], now['verify_cost']):.2f} at γ = 4")
 
 # %% [markdown]
 # ## Who works when
 # The primary alone works all the time, one token a step. With a drafter it works less often, and each of
-# its calls yields more (the number above a call is the tokens that come out).
+# its calls yields more (the number above a call is the tokens that come out). This is one text: of those
+# above, the one in which the two drafters differ most nearly as they do over all.
 
 # %%
-traces = {name: comparison.run(name, 4).outputs[0].trace for name in comparison.drafters}
-costs = dict.fromkeys(traces, draft_cost)
-display(HTML(timeline_view(traces, costs, verify_cost, tokens=24)))
+cycles = {
+    name: np.array([float(out.trace.cycles) for out in comparison.run(name, 4).outputs])
+    for name in comparison.drafters
+}
+ratios = cycles["distilled"] / cycles["tandem"]
+typical = int(np.argmin(np.abs(ratios - cycles["distilled"].sum() / cycles["tandem"].sum())))
+traces = {name: comparison.run(name, 4).outputs[typical].trace for name in comparison.drafters}
+display(HTML(timeline_view(traces, costs, steps[4][0], tokens=24)))
 
 # %%
-timeline_panel(traces, costs, verify_cost, tokens=24)
+timeline_panel(traces, costs, steps[4][0], tokens=24)
 
 # %% [markdown]
 # ## The best block length
@@ -186,21 +215,23 @@ for name in comparison.drafters:
     print(f"{name}: fastest at γ = {run.block_len}, {np.median(run.speedup):.2f} times the primary alone")
 
 # %% [markdown]
-# **Your turn.** Repeat with `sampling=None` (greedy). Small models' greedy text runs in circles, which
-# every drafter can foresee: watch the best γ grow.
+# **Your turn.** Repeat with `sampling=None` (greedy) and add 12 and 16 to `block_lens`. Does the best γ
+# change? Decode a text with `pair.tokenizer.decode`: does it repeat itself? That flatters every drafter.
 
 # %% [markdown]
 # ## What you have seen
 # * Speed is tokens per call divided by the cost of a cycle. Acceptance decides the first, the machine the
 #   second.
-# * Acceptance falls along the block, so there is a best γ; a better drafter has a longer one.
-# * A verification costs more than a step on a processor. That, not the drafter, limits the gain here.
+# * The chance to *reach* a position falls along the block, so there is a best γ; at equal cost, higher
+#   acceptance means a longer one.
+# * A verification costs more than a step on a processor; how much that takes from the gain is printed above.
 #
 # ## Questions
 # <details><summary>A drafter is accepted with α = 0.8 and costs c = 0.1. Does γ = 20 help?</summary>
 #
-# Hardly: 1/(1 − α) = 5 tokens a call is the most there is, and γ = 8 gives 4.3 already, while each further
-# draft costs 0.1 steps whether it is reached or not.
+# No, it costs. 1/(1 − α) = 5 tokens a call is the most there is, and γ = 8 is near it already, while each
+# further draft costs 0.1 steps whether it is reached or not. `wall_clock_factor(tokens_per_call_iid(0.8, 20),
+# 20, 0.1, 1.0)` says how much; try 8 and 6 too.
 # </details>
 #
 # <details><summary>Why is the counted number of tokens a little below the formula's?</summary>

@@ -15,7 +15,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/08_beyond_the_paper.ipynb)
 #
-# **Time:** three minutes of computing on a laptop's CPU.
+# **Time:** about three minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
 #
 # **At the end you can**
 # * name six kinds of drafters, and say what each of them reads of the primary;
@@ -46,9 +46,11 @@ import jax
 import jax.numpy as jnp
 from IPython.display import HTML, display
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tokenizers import Tokenizer
 
 import tandem_edu as te
 from tandem_edu import data, show
+from tandem_edu.measure.roofline import PRESETS, ridge
 from tandem_edu.show.panels import gamma_panel, gamma_view
 from tandem_edu.train import Objective, recipe, train
 from tandem_edu.zoo import texts
@@ -69,8 +71,10 @@ short = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 4
 # %% [markdown]
 # ## Six ideas
 # The primary has read everything before the block, and what it made of it lies in its *residual states*
-# (one per layer and token) and in its *cache* (keys and values, from which its own later layers read).
-# Drafters differ in which of that they take:
+# (one per layer and token) and in its *cache* (each layer's keys and values of past tokens, which the same
+# layer reads again; what looks into it is a token's *query*). Drafters differ in which of that they take. Two
+# are named after their papers: EAGLE (Li et al., [arXiv:2401.15077](https://arxiv.org/abs/2401.15077)) and
+# GLIDE (Du et al., [arXiv:2402.02082](https://arxiv.org/abs/2402.02082)).
 #
 # | drafter | of the past it sees | trained |
 # |---|---|---|
@@ -81,23 +85,26 @@ short = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 4
 # | early exit | the primary's own first layers and their cache | a small exit |
 # | prompt lookup | the text: what followed these words last time? | no |
 #
-# Each learns with the same data, steps and losses. All but the last two have one layer of the same size.
+# Each learns with the same data, steps and losses. All but the last two have one layer of the same width;
+# the cross-attending one has only as many heads of keys and values as the primary, whose own it borrows.
 
 # %%
-small = dataclasses.replace(config, n_layers=1, d_ff=256, shared_vocab=True)
+small = pair.secondary.config
 secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
+few_heads = dataclasses.replace(small, n_kv_heads=config.n_kv_heads)
+borrowing = te.Transformer(few_heads, key=jax.random.key(1), vocabulary=primary.vocabulary)
 key = jax.random.key(2)
 untrained = {
     "plain secondary": secondary,
     "tandem": te.Tandem(secondary, config, "fused", own_history=True, key=key),
     "EAGLE": te.Eagle(secondary, config, "fused", key=key),
-    "cross-attending": te.CrossAttending(secondary, config, "last", key=key),
+    "cross-attending": te.CrossAttending(borrowing, config, "last", key=key),
     "early exit": te.EarlyExit(config, exit_layer=2, key=key),
 }
 if FAST:
     untrained = {name: untrained[name] for name in ("plain secondary", "tandem")}
 
-copying = {"steps": 10 if FAST else 120, "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),), **short}
+copying = {"steps": 10 if FAST else 100, "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),), **short}
 drafters = {}
 for name, model in untrained.items():
     plain = isinstance(model, te.Transformer)
@@ -115,7 +122,7 @@ drafters["prompt lookup"] = te.PromptLookup(1024, ngram=3)
 # prompt lookup makes no predictions there.
 
 # %%
-prompts = data.prompts(parts.dev, tokenizer, length=40, count=2 if FAST else 6)
+prompts = data.prompts(parts.dev, tokenizer, length=40, count=2 if FAST else 4)
 comparison = te.measure.compare(
     primary,
     drafters,
@@ -146,8 +153,8 @@ display(HTML(show.html_table(rows, "Drafters at γ = 4, sampled")))
 show.tokens_per_call(comparison)
 
 # %% [markdown]
-# All have learned for seconds only; the shipped tandem (`pair.tandem`) is what some minutes more give. What
-# the table cannot show is what they cost to build: most need a training each time the primary changes,
+# All have learned for seconds only; the shipped tandem (`pair.tandem`) has learned for much longer. What the
+# table cannot show is what they cost to build: most need a training each time the primary changes,
 # prompt lookup needs nothing at all.
 #
 # Move the slider, and look at *where* each drafter is right. (Without a kernel you see γ = 4.)
@@ -161,8 +168,9 @@ gamma_panel(comparison, tokenizer)
 # %% [markdown]
 # ## Judging a block as a whole
 # Token-by-token verification gives up at the first draft that the primary rejects. *Block verification*
-# asks whether the drafts **together** are a text that the primary writes often enough, and so keeps at
-# least as many of them. It is one argument; both are exact.
+# asks whether the drafts **together** are a text that the primary writes often enough, and so keeps, on
+# average, at least as many of them (Sun et al., arXiv:2403.10444); a short run can show otherwise. It is one
+# argument; both are exact.
 
 # %%
 settings = {"block_len": 8, "sampling": te.Sampling(temperature=1.0), "key": jax.random.key(4)}
@@ -181,31 +189,45 @@ display(HTML(show.html_table(rows, "The shipped tandem, γ = 8, sampled")))
 
 # %% [markdown]
 # ## A pair from Hugging Face
-# `te.from_hf(folder)` reads a model of the Llama family (its config.json and safetensors), `te.to_hf`
-# writes one that `transformers` can read. There and back, nothing changes:
+# `te.from_hf(folder)` reads a model of the Llama family: its `config.json`, and its weights in *safetensors*,
+# a file format that holds arrays and no code. `te.to_hf` writes such a folder, which `transformers` can read.
+# Here a pair goes out and comes in again, with its tokenizer:
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
-    te.to_hf(primary, folder)
-    again = te.from_hf(folder)
+    te.to_hf(primary, f"{folder}/large", tokenizer)
+    te.to_hf(pair.distilled, f"{folder}/small")
+    large, little = te.from_hf(f"{folder}/large"), te.from_hf(f"{folder}/small")
+    words = Tokenizer.from_file(f"{folder}/large/tokenizer.json")
 text = jnp.asarray(prompts[0])
-print(f"largest difference of logits: {float(jnp.abs(again(text) - primary(text)).max()):.1e}")
+print(f"largest difference of logits: {float(jnp.abs(large(text) - primary(text)).max()):.1e}")
+out = te.speculate(large, little, words.encode("Return the number of").ids, 24, block_len=2)
+print(repr(words.decode(out.tokens.tolist())))
+print(f"in {int(out.trace.cycles)} calls of the primary")
 
 # %% [markdown]
-# For a larger pair download, say, `HuggingFaceTB/SmolLM2-135M` and `SmolLM2-360M` (they share a tokenizer)
-# with `huggingface_hub.snapshot_download`, load both with `te.from_hf`, and speculate with the small one as
-# it is. Then put a `te.Tandem` around it and train that with `recipe("tandem-distil")` on a GPU.
+# For a larger pair download, say, `HuggingFaceTB/SmolLM2-135M` and `HuggingFaceTB/SmolLM2-360M` (they share
+# a tokenizer) with `huggingface_hub.snapshot_download`, load them in the same way, and speculate with the
+# small one as it is. Then put a `te.Tandem` around it and train that with `recipe("tandem-distil")` on a
+# GPU.
 #
 # ## A GPU, a TPU, several devices
 # Nothing in this course names a device: JAX runs it on what there is.
 
 # %%
 print(jax.devices())
+for chip in PRESETS:
+    print(f"{chip.name}: by the roofline, {ridge(chip):.0f} tokens in the time of one")
 
 # %% [markdown]
-# What changes is the balance. By the roofline (notebook 01) a GPU reads dozens of tokens in the time of
+# What changes is the balance. By the roofline (notebook 01) a GPU or TPU reads many tokens in the time of
 # one, so that a verification costs about one step and longer blocks pay; a model as small as ours is then
-# limited by the time it takes to start each operation. Larger models show the paper's gains.
+# limited by the time it takes to start each operation. The paper measured its gains on models far larger
+# than ours.
+#
+# One thing to set there: by default JAX multiplies float32 numbers more coarsely on a TPU or a recent GPU.
+# Where greedy text has to be the primary's to the last token, say
+# `jax.config.update("jax_default_matmul_precision", "highest")` first.
 #
 # Rows of a batch do not look at one another, so they can be spread over as many devices as there are. The
 # same lines do it for one device and for eight: put the rows on the devices, and compile.
@@ -221,7 +243,7 @@ print(f"{logits.shape[0]} rows, {logits.sharding.num_devices} device(s)")
 # %% [markdown]
 # ## What you have seen
 # * Drafters differ in **what of the primary they read**; `te.speculate` takes any of them.
-# * **Block verification** keeps at least as many drafts as token-by-token verification.
+# * **Block verification** keeps, on average, at least as many drafts as token-by-token verification.
 # * Models come from and go to Hugging Face's format; the same code runs on other hardware, with another
 #   balance.
 #

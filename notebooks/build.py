@@ -5,6 +5,7 @@ python notebooks/build.py 00_quickstart   one
 """
 
 import sys
+import time
 from pathlib import Path
 
 import jupytext
@@ -43,9 +44,16 @@ def lasting(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def is_passing(output: nbformat.NotebookNode) -> bool:
-    """Whether it is of use only while the notebook runs: a panel, a progress bar, a word of warning."""
-    bar = output.get("name") == "stdout" and output.get("text", "").startswith("\r")
-    return bar or is_panel(output) or output.get("name") == "stderr"
+    """Whether it is of use only while the notebook runs: a panel, a progress bar or what is left of one."""
+    text = output.get("text", "")
+    bar = output.get("name") == "stdout" and (text.startswith("\r") or not text.strip())
+    return bar or is_panel(output)
+
+
+def complaints(notebook: nbformat.NotebookNode) -> list[str]:
+    """What the cells wrote to stderr: there should be nothing."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.text for output in outputs if output.get("name") == "stderr"]
 
 
 def is_panel(output: nbformat.NotebookNode) -> bool:
@@ -57,8 +65,12 @@ def main(names: list[str]) -> None:
     """Build the notebooks of these names, or all."""
     for source in sorted(HERE.glob("[0-9]*.py")):
         if not names or source.stem in names:
-            nbformat.write(lasting(run(from_source(source))), source.with_suffix(".ipynb"))
-            print(source.with_suffix(".ipynb").name)
+            began = time.perf_counter()
+            notebook = run(from_source(source))
+            told = complaints(notebook)
+            assert not told, f"{source.name} wrote to stderr: {told}"
+            nbformat.write(lasting(notebook), source.with_suffix(".ipynb"))
+            print(f"{source.with_suffix('.ipynb').name}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

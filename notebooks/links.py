@@ -1,4 +1,4 @@
-"""Write the repository's address into the notebooks' sources (badge, set-up cell) and the README's badges.
+"""Write the repository's address into the notebooks (badge, set-up cell) and the README's badges.
 
 python notebooks/links.py       after a change of [project.urls] Repository in pyproject.toml
 """
@@ -6,6 +6,9 @@ python notebooks/links.py       after a change of [project.urls] Repository in p
 import re
 import tomllib
 from pathlib import Path
+
+import build
+import nbformat
 
 HERE = Path(__file__).parent
 BADGE = (
@@ -34,23 +37,33 @@ def address() -> str:
     return project["project"]["urls"]["Repository"]
 
 
-def linked(name: str, source: str) -> str:
-    """The source of the notebook `name` with badge and set-up cell as they should be."""
-    badge = BADGE.format(owner=address().removeprefix("https://github.com/"), name=name)
+def linked(name: str, source: str, where: str) -> str:
+    """The source of the notebook `name` with badge and set-up cell for the address `where`."""
+    badge = BADGE.format(owner=where.removeprefix("https://github.com/"), name=name)
     source = re.sub(r"# \[!\[Open in Colab\].*\n", lambda _: badge, source, count=1)
-    setup = SETUP.format(address=address())
+    setup = SETUP.format(address=where)
     old = re.compile(r"# %% \[markdown\]\n# ## Set-up\n(?:.*\n)*?    pass\n\n")
     return old.sub(lambda _: setup, source, count=1)
 
 
-def linked_badges(page: str) -> str:
+def write_linked(source: Path, where: str) -> None:
+    """Put the address into a notebook's source, and into the notebook made from it, whose outputs stay."""
+    source.write_text(linked(source.stem, source.read_text("utf-8"), where), "utf-8")
+    path = source.with_suffix(".ipynb")
+    notebook, new = nbformat.read(path, as_version=4), build.from_source(source)
+    for cell, now in zip(notebook.cells, new.cells, strict=True):
+        cell["source"] = now.source
+    nbformat.write(notebook, path)
+
+
+def linked_badges(page: str, where: str) -> str:
     """The README with every badge leading to the repository."""
-    here = address().removeprefix("https://github.com/")
+    here = where.removeprefix("https://github.com/")
     return re.sub(r"(colab\.research\.google\.com/github)/[^)]*/blob/", rf"\1/{here}/blob/", page)
 
 
 if __name__ == "__main__":
     readme = HERE.parent / "README.md"
-    readme.write_text(linked_badges(readme.read_text("utf-8")), "utf-8")
+    readme.write_text(linked_badges(readme.read_text("utf-8"), address()), "utf-8")
     for path in sorted(HERE.glob("[0-9]*.py")):
-        path.write_text(linked(path.stem, path.read_text("utf-8")), "utf-8")
+        write_linked(path, address())
