@@ -32,6 +32,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())  # else the name could reach the disk before what it stands for
         os.replace(part, path)
     except OSError as error:
         got = f"{error.strerror or error}"

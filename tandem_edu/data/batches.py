@@ -3,7 +3,7 @@
 `encode`, `tokenize`   the row: every document's ids, each document closed by the end-of-text id
 `Batches`              training: random windows, a pure function of (seed, step)
 `windows`              evaluation: consecutive windows, every target counted once
-`prompts`              decoding: beginnings taken from held-out documents
+`prompts`              decoding: beginnings, from random places of held-out documents
 
 A window has `seq_len + 1` tokens, because inputs and targets are the same tokens, one apart:
 `window[:-1]` predicts `window[1:]`. In memory a token takes two bytes; a text of gigabytes stays on

@@ -42,7 +42,10 @@ FROM_SCRATCH = dataclasses.replace(
 
 
 def secondary_of(primary: TransformerConfig) -> TransformerConfig:
-    """One narrow layer that speaks through the primary's embedding and head."""
+    """One narrow layer that speaks through the primary's embedding and head.
+
+    It has as many heads of keys and values as the primary.
+    """
     return dataclasses.replace(primary, n_layers=1, d_ff=primary.d_model, shared_vocab=True)
 
 

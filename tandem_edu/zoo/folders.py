@@ -7,6 +7,7 @@ folder/card.json           recipe, data, figures, versions; and where its primar
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,8 @@ def save_folder(
     disk is full or may not be written.
     """
     folder = Path(folder)
+    with suppress(OSError):  # no such folder, or none that may be written: save_model says so
+        (folder / CARD).unlink()
     save_model(model, folder / MODEL)
     save_tokenizer(tokenizer, folder / TOKENIZER)
     where = None if primary is None else os.path.relpath(Path(primary).resolve(), folder.resolve())
@@ -63,15 +66,22 @@ def save_folder(
 def load_folder(folder: str | os.PathLike[str], primary: str | os.PathLike[str] | None = None) -> Saved:
     """Read a folder that `save_folder` wrote, its primary too; `primary` says where that is now.
 
-    Raises `BadInput` for a folder that is not there, incomplete or damaged.
+    Raises `BadInput` for a folder that is not there, incomplete or damaged, and for a primary whose tokens
+    mean something else.
     """
     folder = Path(folder)
     card = _read_card(folder)
     if primary is None and card.get("primary"):
         primary = folder / card["primary"]
-    owner = None if primary is None else load_primary(primary).model
-    model = load_model(folder / MODEL, vocabulary=owner.vocabulary if owner else None)
-    return Saved(model, load_tokenizer(folder / TOKENIZER), card, owner)
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    if primary is None:
+        return Saved(load_model(folder / MODEL), tokenizer, card)
+    owner = load_primary(primary)
+    same = owner.tokenizer.to_str() == tokenizer.to_str()
+    mend = "name the primary that it was trained with"
+    require(same, f"a primary with the tokenizer of {folder}", f"{primary} with another", mend)
+    model = load_model(folder / MODEL, vocabulary=owner.model.vocabulary)
+    return Saved(model, tokenizer, card, owner.model)
 
 
 def load_primary(folder: str | os.PathLike[str]) -> "SavedPrimary":

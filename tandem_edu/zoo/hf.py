@@ -9,6 +9,7 @@ linear map is transposed, because `torch` keeps it as [d_out, d_in] and we as [d
 `torch` nor `transformers` is needed.
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -55,7 +56,9 @@ def to_hf(model: Transformer, folder: str | os.PathLike[str], tokenizer: Tokeniz
     require(
         isinstance(model, Transformer), "a Transformer", got, "a tandem has no Llama form: save its parts"
     )
-    config, folder = model.config, Path(folder)
+    # A borrowed vocabulary is tied or not as its owner has it.
+    config = dataclasses.replace(model.config, tie_embeddings=model.vocabulary.head is None)
+    folder = Path(folder)
     require(
         model.embed_in is None,
         "a vocabulary of the model's own width (Llama has no maps between two widths)",

@@ -120,11 +120,15 @@ def test_newer_configs_keep_rope_theta_in_rope_parameters(folder):
     assert from_hf(folder).config.rope_theta == 700.0
 
 
-def test_a_borrowed_vocabulary_of_its_own_width_is_copied(tiny_primary, tmp_path):
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_borrowed_vocabulary_of_its_own_width_is_copied(tied, tiny_primary, tmp_path):
+    config = dataclasses.replace(tiny_primary.config, n_layers=1, tie_embeddings=tied)
+    owner = Transformer(config, key=jax.random.key(4))
     config = dataclasses.replace(tiny_primary.config, n_layers=1, shared_vocab=True)
-    model = Transformer(config, key=jax.random.key(5), vocabulary=tiny_primary.vocabulary)
+    model = Transformer(config, key=jax.random.key(5), vocabulary=owner.vocabulary)
     to_hf(model, tmp_path)
     back = from_hf(tmp_path)
+    assert json.loads((tmp_path / CONFIG).read_text())["tie_word_embeddings"] == tied
     assert not back.config.shared_vocab
     assert eqx.tree_equal(jax.tree.leaves(back), jax.tree.leaves(model))
 
