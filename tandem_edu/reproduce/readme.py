@@ -1,4 +1,4 @@
-"""The README's results: five lines from the tables, between two marks in the text."""
+"""The README's results: a picture and five lines from the tables, between two marks in the text."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,18 @@ from tandem_edu.errors import require
 from tandem_edu.files import written_whole
 from tandem_edu.reproduce.table import Cell, load_table
 
+HEADLINE = ("quality", "blocks", "speed")
+"""The tables that the lines come from."""
+PICTURE = "code-temperature-1.png"
+"""Of those that stand with the table of blocks."""
 BEGIN, END = "<!-- results: made by tandem-edu reproduce -->", "<!-- end of results -->"
 
 
 def headline(folder: Path) -> str:
-    """A Markdown table of the main figures in `folder`. Raises `BadInput` if one of its tables is missing."""
+    """A picture and a Markdown table of the main figures in `folder`.
+
+    Raises `BadInput` if one of its tables is missing.
+    """
     quality = {row["model"]: row for row in load_table(folder, "quality").rows}
     distilled, tandem = quality["distilled"], quality["tandem (γ = 2)"]
     against = [tandem["agreement / distilled's"], tandem["TV / distilled's"]]
@@ -23,10 +30,12 @@ def headline(folder: Path) -> str:
         row = _row(folder, "blocks", prompts="code", mode=mode)
         name = f"drafts accepted of 5, code, {mode}"
         rows.append((name, row["distilled"], row["tandem"], row["tandem / distilled"], "1.11"))
-    row = _row(folder, "speed", prompts="code", mode="greedy", samples=1)
-    name = "times as fast as the primary alone"
+    row = _row(folder, "speed", prompts="code", mode="temperature 1", samples=1)
+    name = "times as fast as the primary alone, code, temperature 1, measured on a CPU"
     rows.append((name, row["distilled"], row["tandem"], row["tandem / distilled"], "1.14"))
-    head = "| | distilled secondary | tandem | ratio | the paper's ratio |\n|---|---|---|---|---|\n"
+    alt = load_table(folder, "blocks").pictures[PICTURE]
+    head = f"![{alt}](results/{PICTURE})\n\n"
+    head += "| | distilled secondary | tandem | ratio | the paper's ratio |\n|---|---|---|---|---|\n"
     return head + "".join(f"| {name} | {' | '.join(map(_text, cells))} |\n" for name, *cells in rows)
 
 

@@ -15,7 +15,7 @@ from tandem_edu.reproduce.ablations import ABLATIONS, ablation_table
 from tandem_edu.reproduce.adaptive import adaptive_table
 from tandem_edu.reproduce.decoding import decoding_tables
 from tandem_edu.reproduce.quality import position_table, quality_table
-from tandem_edu.reproduce.readme import BEGIN, refresh
+from tandem_edu.reproduce.readme import BEGIN, HEADLINE, refresh
 from tandem_edu.reproduce.standalone import standalone_table
 from tandem_edu.reproduce.table import Table, load_table, save_table
 from tandem_edu.reproduce.zoo import make_pair
@@ -44,9 +44,12 @@ def reproduce(stages: Sequence[str], out: Path, work: Path, say: Callable[[str],
         for table in _tables(stage, out, work, say):
             save_table(table, out)
             say(table.markdown())
+    if list(stages) == ["zoo"]:  # it measures nothing
+        return FOLDER
     page = write_page(out)
     readme = out.resolve().parent / "README.md"
-    if readme.exists() and BEGIN in readme.read_text("utf-8"):
+    whole = all((out / f"{name}.json").exists() for name in HEADLINE)
+    if whole and readme.exists() and BEGIN in readme.read_text("utf-8"):
         refresh(readme, out)
     return page
 
@@ -87,7 +90,6 @@ def _decoding(pair: Pair, parts: Texts, out: Path, say: Callable[[str], None]) -
     for name, comparison in found.items():
         picture = show.tokens_per_call(comparison)
         file = f"{name.replace(', ', '-').replace(' ', '-')}.png"
-        out.mkdir(parents=True, exist_ok=True)
         with written_whole(out / file) as part:
             part.write_bytes(picture.png())
         pictures[file] = f"{name}. {picture.alt}"

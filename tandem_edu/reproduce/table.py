@@ -62,11 +62,14 @@ def quartiles(values: np.ndarray) -> Interval:
 
 def save_table(table: Table, folder: Path) -> None:
     """Write `table` to `folder` as JSON, with the machine it was measured on."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [{name: _plain(cell) for name, cell in row.items()} for row in table.rows]
     found = {**asdict(table), "rows": rows, "machine": machine()}
     with written_whole(folder / f"{table.name}.json") as part:
         part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+_STAGE = {"positions": "quality", "blocks": "decoding", "speed": "decoding"}
+"""The stage that makes a table, where it has another name."""
 
 
 def load_table(folder: Path, name: str) -> Table:
@@ -75,7 +78,7 @@ def load_table(folder: Path, name: str) -> Table:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        mend = f"make it: tandem-edu reproduce --stage {name}"
+        mend = f"make it: tandem-edu reproduce --stage {_STAGE.get(name, name)}"
         raise BadInput(f"results at {path}", error, mend) from error
     found.pop("machine")
     rows = [{column: _cell(value) for column, value in row.items()} for row in found.pop("rows")]

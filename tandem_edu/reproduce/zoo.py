@@ -25,7 +25,7 @@ from tandem_edu.zoo.split import Texts, texts
 
 
 def make_pair(folder: Path, out: Path, say: Callable[[str], None] = print) -> Pair:
-    """Train in `folder` (about two hours on two cores), write the pair to `out`."""
+    """Train in `folder` (two to three hours on two cores), write the pair to `out`."""
     parts = texts()
     tokenizer = data.train_tokenizer(parts.train, vocab_size=VOCAB)
     models = train_models(folder, tokenizer, parts, say)
@@ -64,7 +64,7 @@ def as_shipped(model: Transformer) -> Transformer:
 
 
 def _with_router(pair: Pair, parts: Texts) -> Pair:
-    """The pair with a router for its tandem, taught on sampled and on greedy text."""
+    """The pair with a router for its tandem, taught on sampled text."""
     prompts = data.prompts(parts.train, pair.tokenizer, length=48, count=400, seed=SEED)
     router, held_out = train_router(
         pair.primary,
@@ -104,7 +104,3 @@ def _card(name: str, models: dict[str, Any], tokenizer, parts: Texts) -> dict[st
 
 def _made() -> dict[str, str]:
     return {"date": datetime.date.today().isoformat(), "jax": jax.__version__}
-
-
-if __name__ == "__main__":
-    make_pair(Path("runs/zoo"), Path("runs/pair"))

@@ -95,7 +95,7 @@ def test_positions_weigh_up_to_the_whole(pair, parts):
 
 
 def test_prompts_are_of_three_kinds(pair, parts):
-    kinds = prompts_of_kinds(pair.tokenizer, parts.test, 3)
+    kinds = prompts_of_kinds(pair.tokenizer, parts, "test", 3)
     assert list(kinds) == ["documentation", "code", "outside"]
     assert all(len(prompt) == 48 for prompts in kinds.values() for prompt in prompts)
     told = pair.tokenizer.decode(kinds["outside"][0].tolist())
@@ -111,7 +111,9 @@ def test_looping_counts_what_stood_before():
 @pytest.mark.slow
 def test_the_decoding_tables_count_what_the_traces_say(pair, parts, monkeypatch):
     monkeypatch.setattr(decoding, "BLOCK_LENS", (2, 5))
+    monkeypatch.setattr(decoding, "SWEPT", {1: (2, 5), 4: (2,)})
     monkeypatch.setattr(decoding, "NEW_TOKENS", 12)
+    monkeypatch.setattr(decoding, "TIMED_TOKENS", 12)
     monkeypatch.setattr(decoding, "REPETITIONS", 1)
     (blocks, speed), found = decoding.decoding_tables(pair, parts, count=2, say=lambda _: None)
     assert len(blocks.rows) == 6 and len(speed.rows) == 12
@@ -126,8 +128,9 @@ def test_the_decoding_tables_count_what_the_traces_say(pair, parts, monkeypatch)
 def test_the_other_tables_can_be_made(pair, parts, monkeypatch):
     from tandem_edu.reproduce import adaptive, standalone
 
+    monkeypatch.setattr(adaptive, "TIMED_TOKENS", 8)
+    monkeypatch.setattr(standalone, "NEW_TOKENS", 8)
     for module in (adaptive, standalone):
-        monkeypatch.setattr(module, "NEW_TOKENS", 8)
         monkeypatch.setattr(module, "REPETITIONS", 1)
     monkeypatch.setattr(adaptive, "THRESHOLDS", (0.5,))
     rows = adaptive_table(pair, parts, count=2, say=lambda _: None).rows
@@ -151,6 +154,17 @@ def test_stages_and_page(tmp_path):
     assert page.startswith("# Results") and "## Quality" in page
 
 
+def test_a_stage_alone_leaves_the_readme_as_it_is(tmp_path, monkeypatch):
+    """Its lines need three tables; whoever makes another one first loses nothing."""
+    page = tmp_path / "README.md"
+    page.write_text(f"{readme.BEGIN}\nold\n{readme.END}\n")
+    monkeypatch.setattr(run, "_tables", lambda *_: [Table("states", "States", "Note.", [{"a": 1}])])
+    assert reproduce(["states"], tmp_path / "results", tmp_path, say=lambda _: None).exists()
+    assert "old" in page.read_text()
+    with pytest.raises(BadInput, match="reproduce --stage decoding"):
+        readme.load_table(tmp_path, "blocks")
+
+
 def test_every_ablation_has_a_control_that_differs_in_one_thing():
     for name, (_, variants) in ABLATIONS.items():
         assert len(variants) >= 2, name
@@ -159,11 +173,11 @@ def test_every_ablation_has_a_control_that_differs_in_one_thing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", ["frozen", "appendix"])
+@pytest.mark.parametrize("study", ["readers", "frozen", "appendix"])
 def test_a_study_trains_its_variants_side_by_side(study, pair, parts, monkeypatch, tmp_path):
     small = pair.secondary.config
     config = dataclasses.replace(pair.primary.config, n_layers=8)
-    primary = Transformer(config, key=jax.random.key(8), vocabulary=pair.primary.vocabulary)
+    primary = Transformer(config, key=jax.random.key(8))
     sizes = {"PRIMARY": config, "SECONDARY": small, "HALF": dataclasses.replace(config, n_layers=4)}
     for name, value in {"STEPS": 2, **sizes}.items():
         monkeypatch.setattr(ablations, name, value)
@@ -171,6 +185,8 @@ def test_a_study_trains_its_variants_side_by_side(study, pair, parts, monkeypatc
     table = ablations.ablation_table(study, deep, parts, tmp_path, say=lambda _: None)
     assert [row["variant"] for row in table.rows] == list(ABLATIONS[study][1])
     assert all(0 <= row["TV at γ = 2"].value <= 1 for row in table.rows)
+    timed = [row for row in table.rows if row.get("times as fast as the whole model")]
+    assert len(timed) == (2 if study == "appendix" else 0)
 
 
 def test_the_readme_gets_its_lines_from_the_tables(tmp_path):
@@ -180,13 +196,14 @@ def test_the_readme_gets_its_lines_from_the_tables(tmp_path):
     drafters = dict.fromkeys(("distilled", "tandem", "tandem / distilled"), one)
     kinds = [{"prompts": "code", "mode": mode, **drafters} for mode in ("greedy", "temperature 1")]
     save_table(Table("quality", "", "", models), tmp_path)
-    save_table(Table("blocks", "", "", kinds), tmp_path)
+    save_table(Table("blocks", "", "", kinds, {readme.PICTURE: "Lines."}), tmp_path)
     save_table(Table("speed", "", "", [{**row, "samples": 1} for row in kinds]), tmp_path)
     page = tmp_path / "README.md"
     page.write_text(f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n")
     readme.refresh(page, tmp_path)
     assert page.read_text() == f"above\n{readme.BEGIN}\n{readme.headline(tmp_path)}{readme.END}\nbelow\n"
     assert page.read_text().count("1.25 [1.00, 1.50]") == 15
+    assert f"![Lines.](results/{readme.PICTURE})" in page.read_text()
     page.write_text("nothing")
     with pytest.raises(BadInput, match="once in"):
         readme.refresh(page, tmp_path)
