@@ -15,11 +15,12 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 demo: $(VENV)/.installed
 	$(BIN)/tandem-edu demo
 
-test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2
+# In two runs, because compiling is most of the quick tests' time: there XLA optimises nothing.
+test: test-quick
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 test-quick: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -31,9 +32,11 @@ lab: $(VENV)/.installed-test
 
 notebooks: $(VENV)/.installed-test
 	$(BIN)/python notebooks/build.py
+	$(BIN)/python notebooks/exercises.py
 
 links: $(VENV)/.installed-test
 	$(BIN)/python notebooks/links.py
+	$(BIN)/python notebooks/exercises.py
 
 # Needs chromium (or google-chrome) on the PATH; says so, and skips, without.
 browser: $(VENV)/.installed-browser

@@ -125,7 +125,7 @@ def unseen_prompts(count: int) -> list[list[int]]:
     from tandem_edu.reproduce.prompts import prompts_of_kinds
     from tandem_edu.zoo.split import texts
 
-    kinds = prompts_of_kinds(te.load_pair().tokenizer, texts().test, count // 2)
+    kinds = prompts_of_kinds(te.load_pair().tokenizer, texts(), "test", count // 2)
     return [prompt.tolist() for kind in ("documentation", "code") for prompt in kinds[kind]]
 
 

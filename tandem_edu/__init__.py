@@ -1,8 +1,8 @@
 """Tandem Transformers (arXiv:2402.08644), to train, decode with and take apart.
 
 The names used most are here. Everything else is in its room: `te.model`, `te.data`, `te.decode`,
-`te.train`, `te.measure`, `te.zoo`; and, imported by name because they draw, `tandem_edu.show` and
-`tandem_edu.demo`.
+`te.train`, `te.measure`, `te.zoo`; and, imported by name, `tandem_edu.show` and `tandem_edu.demo`, which
+draw, and `tandem_edu.classroom`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,15 +1,21 @@
 """The command line as a person meets it: the whole way on a small text, and one line for every mistake."""
 
+import argparse
+import dataclasses
 import json
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from tandem_edu.cli import main
+from tandem_edu import data
+from tandem_edu.cli import _parser, main
+from tandem_edu.model import Transformer, TransformerConfig
 from tandem_edu.model.weights import describe
-from tandem_edu.zoo import load_folder
+from tandem_edu.reproduce.run import STAGES
+from tandem_edu.zoo import load_folder, save_folder
 
 SIZES = ["--layers", "2", "--width", "16", "--heads", "2", "--context", "64"]
 RUN = ["--steps", "6", "--seq-len", "16", "--batch-size", "2"]
@@ -134,7 +140,15 @@ MISTAKES = [
     ("train distilled --out {new} --text {text} --width 8 --heads 2 --vocab-size 270", "a primary"),
     ("train tandem-ce --out {new} --text {text} --width 8 --heads 2 --vocab-size 270", "a primary"),
     ("train tandem-ce --out {new} --text {text} --primary nowhere", "no such folder"),
-    ("train secondary --out {new} --text {text} --block-lens 2 --vocab-size 270", "primary for a tandem"),
+    ("train distilled --out {new} --text {text} --block-lens 2", "--block-lens with a tandem's recipe"),
+    (
+        "train tandem-ce --out {runs}/primary --text {text} --primary {runs}/primary",
+        "another folder for --out than --primary",
+    ),
+    (
+        "train distilled --out {new} --text {text} --primary {runs}/primary --start {stranger}",
+        "a primary with the tokenizer of",
+    ),
     ("train distilled --out {new} --text {text} --loss ce=1 jsd=1", "among ce, kl, reverse_kl, tv, nla, got"),
     ("train distilled --out {new} --text {text} --loss kl", "a number as weight of kl"),
     ("train distilled --out {new} --text {text} --loss kl=much", "a number as weight of kl"),
@@ -150,6 +164,7 @@ MISTAKES = [
     ("speculate {runs}/tandem --prompt the --threshold 0.5", "--threshold with a router"),
     ("speculate {runs}/tandem --prompt the --router {runs}/tandem/model.safetensors", "a router at"),
     ("train primary --out {text}/in/a/file --text {text} --vocab-size 270", "expected"),
+    ("speculate {runs}/tandem --primary {foreign} --prompt once", "with another"),
     (
         "train tandem-ce --out {new} --text {text} --primary {runs}/primary --width 12 --layer-map x",
         '"last"',
@@ -186,13 +201,57 @@ def test_a_mistake_gets_one_line(command, said, runs, text, tmp_path, capsys):
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "card.json").write_text("{")
     places = {"runs": runs, "text": text, "new": tmp_path / "new"}
-    places |= {name: tmp_path / name for name in ("empty", "damaged")}
+    stranger = data.train_tokenizer("another text altogether " * 9, vocab_size=262)
+    small = TransformerConfig(
+        vocab_size=262, d_model=8, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=8, max_len=64
+    )
+    save_folder(tmp_path / "stranger", Transformer(small, key=jax.random.key(0)), stranger, {})
+    # As many tokens, of which each means something else.
+    same_size = data.train_tokenizer("another text altogether " * 9, vocab_size=270)
+    like = dataclasses.replace(small, vocab_size=270)
+    save_folder(tmp_path / "foreign", Transformer(like, key=jax.random.key(0)), same_size, {})
+    places |= {name: tmp_path / name for name in ("empty", "damaged", "stranger", "foreign")}
     arguments = [part.format(**places) for part in command.split()]
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("tandem-edu: expected ")
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_what_is_continued_keeps_its_tokenizer(runs, text, tmp_path):
+    command = f"train primary --out {tmp_path}/on --text {text} --start {runs}/primary"
+    assert main([*command.split(), *RUN]) == 0
+    tokenizers = [(folder / "tokenizer.json").read_text() for folder in (runs / "primary", tmp_path / "on")]
+    assert tokenizers[0] == tokenizers[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("demo", True),
+        ("reproduce", True),
+        ("bench", False),
+        ("train primary --out x --text y", True),
+        ("train router --out x --text y", False),
+    ],
+)
+def test_who_stops_a_training_is_told_how_to_go_on(command, told, monkeypatch, capsys):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    options = _parser().parse_args(command.split())
+    options.run = stopped
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda *_: options)
+    assert main([]) == 130
+    assert ("last checkpoint" in capsys.readouterr().err) == told
+
+
+def test_the_help_names_every_stage(capsys):
+    with pytest.raises(SystemExit):
+        main(["reproduce", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert not [stage for stage in STAGES if stage not in told]
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["train"], ["generate", "x", "--tokens", "many"]])

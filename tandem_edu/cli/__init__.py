@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tandem-edu: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("tandem-edu: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        trains = hasattr(options, "resumes") and getattr(options, "recipe", "") != "router"
+        told = "; the same command takes up a training where its last checkpoint is" if trains else ""
+        print(f"tandem-edu: stopped{told}", file=sys.stderr)
         return 130
     return 0
 
@@ -74,7 +76,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _add_demo(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(run=_demo)
+    command.set_defaults(run=_demo, resumes=True)
     how = command.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help="fewer steps and prompts, in a minute")
     how.add_argument("--from-scratch", action="store_true", help="train a small primary first")
@@ -82,14 +84,14 @@ def _add_demo(command: argparse.ArgumentParser) -> None:
 
 
 def _add_reproduce(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(run=_reproduce)
+    command.set_defaults(run=_reproduce, resumes=True)
     command.add_argument(
         "--stage",
         nargs="+",
         metavar="STAGE",
         default=["quality", "decoding", "adaptive", "standalone"],
-        help="what to measure; also zoo, which trains the pair anew, and the ablations: states, history, "
-        "vocabulary, loss, blocks-in-training, size, frozen, appendix",
+        help="what to measure; also zoo, which trains the pair anew, and the ablations: states, heads, "
+        "readers, history, vocabulary, loss, blocks-in-training, size, frozen, appendix",
     )
     command.add_argument("--out", default="results", metavar="FOLDER", help="where the tables go")
     command.add_argument("--work", default="runs", metavar="FOLDER", help="where trainings keep checkpoints")

@@ -61,7 +61,8 @@ def _speculate(options: argparse.Namespace) -> None:
     if saved.primary is None:
         raise BadInput("a drafter with its primary", f"{options.drafter} alone", "pass --primary FOLDER")
     prompt, settings = _decoding(options, saved.tokenizer, saved.primary)
-    settings |= {"block_len": options.block_len, "stop_token": data.END_ID}
+    settings |= {"block_len": options.block_len, "max_block_len": options.block_len}
+    settings |= {"stop_token": data.END_ID}
     settings |= {"verification": options.verification, "router": _router(options)}
     out = speculate(saved.primary, saved.model, prompt, **settings)
     print(show.terminal_view(saved.tokenizer, prompt, out, colour=sys.stdout.isatty()))
@@ -106,13 +107,3 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(_short(entry) for entry in value)
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-# What --kind may be, and the --layer-map of each.
-_KINDS = {
-    "tandem": "fused",
-    "eagle": "top",
-    "eagle-fused": "fused",
-    "cross-attending": "last",
-    "early-exit": None,
-}

@@ -20,7 +20,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     """The flags of `train`."""
     from tandem_edu.train.recipes import RECIPES
 
-    command.set_defaults(run=_train)
+    command.set_defaults(run=_train, resumes=True)
     add = command.add_argument
     add("recipe", choices=[*RECIPES, "router"], help="what to train, and how")
     add("--text", default="pydocs", help="pydocs, pysource, stdlib, shakespeare, or a text file or folder")
@@ -83,19 +83,25 @@ def _train(options: argparse.Namespace) -> None:
 def _train_model(options: argparse.Namespace) -> None:
     from tandem_edu import data
     from tandem_edu.train import recipe, train
-    from tandem_edu.zoo import load_primary, save_folder
+    from tandem_edu.zoo import load_folder, load_primary, save_folder
 
     given = {name: getattr(options, name) for name in _RECIPE}
     changes = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
     if options.loss:
         changes["objectives"] = ((1.0, _objective(options.loss)),)
+    plain = not recipe(options.recipe).block_lens
+    mend = "use tandem-ce or tandem-distil"
+    require(not (plain and options.block_lens), "--block-lens with a tandem's recipe", options.recipe, mend)
     settings = recipe(options.recipe, **changes)
+    _check_folders(options)
     primary = load_primary(options.primary) if options.primary else None
+    start = load_folder(options.start, options.primary) if options.start else None
     corpus = data.load_text(options.text)
     train_text, valid_text = corpus.train_valid()
-    tokenizer = primary.tokenizer if primary else data.train_tokenizer(train_text, options.vocab_size)
+    known = primary or start
+    tokenizer = known.tokenizer if known else data.train_tokenizer(train_text, options.vocab_size)
     tokens, valid = data.encode(tokenizer, train_text), data.encode(tokenizer, valid_text)
-    model = _new_model(options, settings, primary, tokenizer.get_vocab_size())
+    model = _new_model(options, settings, primary, start, tokenizer.get_vocab_size())
     lender = primary.model if primary else None
     result = train(model, settings, tokens, valid, primary=lender, folder=Path(options.out, "checkpoint"))
     card = {
@@ -106,6 +112,12 @@ def _train_model(options: argparse.Namespace) -> None:
     save_folder(options.out, result.model, tokenizer, card, primary=options.primary)
     figures = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items() if isinstance(v, float))
     print(f"{options.out}: {figures}")
+
+
+def _check_folders(options: argparse.Namespace) -> None:
+    """The model must not be written over its own primary."""
+    same = options.primary and Path(options.out).resolve() == Path(options.primary).resolve()
+    require(not same, "another folder for --out than --primary", options.out, "choose a new one")
 
 
 def _objective(weights: list[str]):
@@ -125,12 +137,11 @@ def _objective(weights: list[str]):
     return Objective(**given)
 
 
-def _new_model(options: argparse.Namespace, settings, primary, vocab_size: int):
+def _new_model(options: argparse.Namespace, settings, primary, saved, vocab_size: int):
     """What the recipe trains, before training."""
     import jax
 
     from tandem_edu.model import Attached, Transformer, TransformerConfig
-    from tandem_edu.zoo import load_folder
 
     model_key, attached_key = jax.random.split(jax.random.key(settings.seed))
     lender = None if primary is None or options.own_vocabulary else primary.model
@@ -144,9 +155,10 @@ def _new_model(options: argparse.Namespace, settings, primary, vocab_size: int):
         max_len=options.context,
         shared_vocab=lender is not None,
         d_embed=lender.config.embed_dim if lender else None,
+        tie_embeddings=lender.config.tie_embeddings if lender else True,
     )
     model = Transformer(config, key=model_key, vocabulary=lender.vocabulary if lender else None)
-    start = load_folder(options.start, options.primary).model if options.start else model
+    start = saved.model if saved else model
     expected, mend = f"a recipe for --kind {options.kind}", "use tandem-ce or tandem-distil"
     require(bool(settings.block_lens) or options.kind == "tandem", expected, options.recipe, mend)
     if not settings.block_lens or isinstance(start, Attached):
