@@ -7,8 +7,9 @@ import re
 import tomllib
 from pathlib import Path
 
-import build
 import nbformat
+
+import build
 
 HERE = Path(__file__).parent
 BADGE = (
