@@ -159,7 +159,8 @@ def emitted(stated_q, key):
     draft_key, judge_key = jax.random.split(key)
     draft = jax.random.categorical(draft_key, jnp.log(small_q))[None]
     distributions = jnp.broadcast_to(jnp.asarray(small_p), (2, 5))
-    verdict = verify(draft, jnp.int32(1), stated_q[None], distributions, warm, judge_key, jnp.int32(0))
+    u = jax.random.uniform(judge_key, (2, 3))  # of both positions: to draft, to accept, to emit
+    verdict = verify(draft, jnp.int32(1), stated_q[None], distributions, warm, u)
     return jnp.where(verdict.accepted == 1, draft[0], verdict.token)
 
 

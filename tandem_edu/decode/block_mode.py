@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray
 from tandem_edu.decode.cycle import Decoder, decode
 from tandem_edu.decode.drafters import Drafter, as_drafter
 from tandem_edu.decode.request import Output, finish, make_request
-from tandem_edu.decode.sampling import EMIT, Sampling, role_key
+from tandem_edu.decode.sampling import EMIT, Sampling
 from tandem_edu.decode.verify import Verdict
 from tandem_edu.errors import at_least, require
 from tandem_edu.model import Attached, Transformer
@@ -75,7 +75,7 @@ def block_generate(
     return finish(request, text, n, max_new_tokens, trace)
 
 
-def keep_all(drafts, drafted, q, p, sampling: Sampling, key, start) -> Verdict:
+def keep_all(drafts, drafted, q, p, sampling: Sampling, u) -> Verdict:
     """No verification: every draft stays, and the primary's next token is drawn from p."""
-    token = sampling.draw(p[drafted], role_key(key, start, start + drafted, EMIT))
+    token = sampling.draw(p[drafted], u[drafted, EMIT])
     return Verdict(drafted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))

@@ -26,12 +26,11 @@ often than always nor more often than p_{i-1} · p(x_i) / q(x_i).
 Axis names: as in `verify`; row i of what has `width` rows is about keeping i drafts.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
-from tandem_edu.decode.sampling import ACCEPT, EMIT, Sampling, role_key
+from tandem_edu.decode.sampling import ACCEPT, EMIT, Sampling
 from tandem_edu.decode.verify import Verdict
 
 
@@ -41,8 +40,7 @@ def verify_block(
     q: Float[Array, "block vocab"],
     p: Float[Array, "width vocab"],
     sampling: Sampling,
-    key: PRNGKeyArray,
-    start: Int[Array, ""],
+    u: Float[Array, "width roles"],
 ) -> Verdict:
     """Joint verification of the first `drafted` drafts; arguments and verdict as `verify` has them.
 
@@ -52,10 +50,9 @@ def verify_block(
     Token by token, this first draft would be lost half of the time. The second makes up for it:
 
     >>> q, p = jnp.array([[2.0, 1.0]] * 2) / 3, jnp.array([[1.0, 2.0]] * 3) / 3
-    >>> keys = jax.random.split(jax.random.key(0), 1000)
+    >>> u = jax.random.uniform(jax.random.key(0), (1000, 3, 3))
     >>> of = (jnp.array([0, 1]), jnp.int32(2), q, p, Sampling(temperature=1.0))
-    >>> judge = jax.jit(jax.vmap(lambda key: verify_block(*of, key, jnp.int32(7))))
-    >>> int(jnp.min(judge(keys).accepted))
+    >>> int(jnp.min(jax.jit(jax.vmap(lambda u: verify_block(*of, u)))(u).accepted))
     2
     """
     index = jnp.arange(drafts.shape[0] + 1)
@@ -64,16 +61,11 @@ def verify_block(
     against = jnp.where((index < drafted)[:, None], jnp.pad(q, ((0, 1), (0, 0))), 0.0)
     residual = jnp.maximum(share[:, None] * p - against, 0.0)
     total = jnp.sum(residual, axis=-1)
-    if sampling.greedy:
-        u = jnp.zeros(index.shape)
-    else:
-        keys = jax.vmap(lambda i: role_key(key, start, start + i, ACCEPT))(index)
-        u = jax.vmap(jax.random.uniform)(keys)
-    may_stay = (u < keep_probability(share, total)) & (index <= drafted)
+    may_stay = (u[:, ACCEPT] < keep_probability(share, total)) & (index <= drafted)
     accepted = jnp.max(jnp.where(may_stay, index, 0)).astype(jnp.int32)
     # Where p and q differ by rounding alone, there may be no residual at all.
     row = jnp.where(total[accepted] > 0, residual[accepted], p[accepted])
-    token = sampling.draw(row, role_key(key, start, start + accepted, EMIT))
+    token = sampling.draw(row, u[accepted, EMIT])
     return Verdict(accepted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))
 
 

@@ -22,12 +22,12 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from tandem_edu.decode.drafters import Drafter, Reading
 from tandem_edu.decode.request import Request, Row
 from tandem_edu.decode.routers import Router
-from tandem_edu.decode.sampling import DRAFT, Sampling, role_key
+from tandem_edu.decode.sampling import DRAFT, Sampling
 from tandem_edu.decode.trace import Trace
 from tandem_edu.errors import require
 from tandem_edu.model import Cache, Transformer
@@ -56,7 +56,7 @@ class State(eqx.Module):
     text: Int[Array, "*rows capacity"]
     n: Int[Array, "*rows"]
     end: Int[Array, "*rows"]
-    key: Shaped[PRNGKeyArray, "*rows"]
+    noise: Float[Array, "*rows size width roles"]
     cache: Cache
     drafter: Any
     trace: Trace
@@ -97,7 +97,7 @@ def begin(decoder: Decoder, request: Request) -> State:
     text = jnp.pad(row.text, [(0, 0)] * (row.text.ndim - 1) + [(0, width)])
     trace = request.rows(lambda _: Trace.empty(row.text.shape[-1], decoder.max_block_len))(row)
     done = jnp.zeros(row.end.shape, bool)
-    return State(text, row.prompt_len, row.end, row.key, cache, drafter, trace, done)
+    return State(text, row.prompt_len, row.end, request.noise(width), cache, drafter, trace, done)
 
 
 def cycle(decoder: Decoder, state: State, rows: Callable) -> tuple[State, Draft]:
@@ -146,7 +146,7 @@ def _draft_one(decoder: Decoder, state: State, draft: Draft) -> Draft:
     got, mend = f"logits of shape {guess.logits.shape}", "train both with one tokenizer"
     require(guess.logits.shape == (vocab,), f"a drafter over the primary's {vocab} tokens", got, mend)
     q = decoder.sampling.probabilities(guess.logits)
-    token = decoder.sampling.draw(q, role_key(state.key, state.n, state.n + i, DRAFT))
+    token = decoder.sampling.draw(q, state.noise[state.n, i, DRAFT])
     features, confidence, more = draft.features[0], jnp.float32(1), guess.ready
     if decoder.router is not None:
         features = decoder.router.features(guess.logits, token, guess.hidden)
@@ -170,7 +170,7 @@ def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
     block = jnp.concatenate([state.text[state.n - 1][None], draft.ids])
     logits, hidden, cache = decoder.primary.extend(block, state.cache, return_hidden=True)
     p = decoder.sampling.probabilities(logits)
-    verdict = decoder.judge(draft.ids, draft.drafted, draft.q, p, decoder.sampling, state.key, state.n)
+    verdict = decoder.judge(draft.ids, draft.drafted, draft.q, p, decoder.sampling, state.noise[state.n])
     run = jnp.append(draft.ids, 0).at[verdict.accepted].set(verdict.token)
     # Where nothing was drafted, as prompt lookup may, the primary's token it is, or the text would not grow.
     whole = jnp.maximum(verdict.accepted + int(decoder.adds_token), 1)
@@ -187,7 +187,7 @@ def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
         text=lax.dynamic_update_slice(state.text, run, (state.n,)),
         n=n,
         end=state.end,
-        key=state.key,
+        noise=state.noise,
         cache=cache,
         drafter=decoder.drafter.commit(draft.state, Reading(block, hidden, cache, state.n - 1)),
         trace=trace,

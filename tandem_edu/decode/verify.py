@@ -13,11 +13,10 @@ Axis names: `block` = γ_max drafts, `width` = γ_max + 1 verified positions, `v
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
-from tandem_edu.decode.sampling import ACCEPT, EMIT, Sampling, role_key
+from tandem_edu.decode.sampling import ACCEPT, EMIT, Sampling
 
 
 class Verdict(eqx.Module):
@@ -37,24 +36,18 @@ def verify(
     q: Float[Array, "block vocab"],
     p: Float[Array, "width vocab"],
     sampling: Sampling,
-    key: PRNGKeyArray,
-    start: Int[Array, ""],
+    u: Float[Array, "width roles"],
 ) -> Verdict:
-    """Token-by-token rejection of the first `drafted` drafts at positions `start`, `start + 1`, ...
+    """Token-by-token rejection of the first `drafted` drafts.
 
-    `q[i]` is the distribution draft i was drawn from, `p[i]` the primary's at the same position.
+    `q[i]` is the distribution draft i was drawn from, `p[i]` the primary's at the same position. `u`: the
+    cycle's own random numbers, as `Sampling.noise` makes them.
     """
     block = drafts.shape[0]
     index = jnp.arange(block)
-    if sampling.greedy:
-        u = jnp.zeros(block)
-    else:
-        keys = jax.vmap(lambda i: role_key(key, start, start + i, ACCEPT))(index)
-        u = jax.vmap(jax.random.uniform)(keys)
-    kept = (u * q[index, drafts] < p[index, drafts]) & (index < drafted)
+    kept = (u[:-1, ACCEPT] * q[index, drafts] < p[index, drafts]) & (index < drafted)
     accepted = jnp.argmin(jnp.append(kept, False)).astype(jnp.int32)
-    emit_key = role_key(key, start, start + accepted, EMIT)
-    token = sampling.draw(next_distribution(p, q, accepted, drafted), emit_key)
+    token = sampling.draw(next_distribution(p, q, accepted, drafted), u[accepted, EMIT])
     return Verdict(accepted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))
 
 

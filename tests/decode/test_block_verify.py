@@ -17,6 +17,7 @@ from test_distribution import draw_many, p_value
 
 from tandem_edu.decode import Sampling, verify
 from tandem_edu.decode.block_verify import verify_block
+from tandem_edu.decode.sampling import DRAFT
 
 VOCAB, GAMMA = 3, 3
 SAMPLED = Sampling(temperature=1.0)
@@ -116,8 +117,10 @@ def judged_pair() -> tuple[dict, dict, np.ndarray]:
     drafts, drafted = jnp.array([block for block, _ in CASES]), jnp.array([n for _, n in CASES])
 
     def one(key):
+        u = random_numbers(key, GAMMA + 1)
+
         def judge(drafts, drafted, q, p):
-            return verify_block(drafts, drafted, q, p, SAMPLED, key, jnp.int32(5))
+            return verify_block(drafts, drafted, q, p, SAMPLED, u)
 
         verdict = jax.vmap(judge)(drafts, drafted, q_rows, p_rows)
         return jnp.stack([verdict.accepted, verdict.token], axis=-1)
@@ -163,6 +166,11 @@ def test_the_papers_own_example():
     assert mean_accepted(p, q, 2, outcomes_by_token) == pytest.approx(10 / 9)
 
 
+def random_numbers(key, width: int = 5):
+    """Of one cycle: for each position and role."""
+    return jax.random.uniform(key, (width, 3))
+
+
 def random_rows(key, sampling: Sampling):
     """Distributions of a pair of models that often agree."""
     q = jax.random.normal(key, (4, 5))
@@ -176,7 +184,7 @@ def test_greedy_equals_verify_and_needs_no_randomness(getkey):
         # The drafter's choice, but of every third block one that it would never have made.
         drafts = jnp.where(number % 3 == 0, (jnp.argmax(q, axis=-1) + number) % 5, jnp.argmax(q, axis=-1))
         of = (drafts, number % 5, q, p, Sampling())
-        return verify_block(*of, key, number), verify(*of, jax.random.fold_in(key, 2), number)
+        return verify_block(*of, random_numbers(key)), verify(*of, random_numbers(jax.random.fold_in(key, 2)))
 
     keys, numbers = jax.random.split(getkey(), 3000), jnp.arange(3000, dtype=jnp.int32)
     block, token = jax.jit(jax.vmap(both))(keys, numbers)
@@ -189,8 +197,9 @@ def test_a_drafter_that_is_the_primary_keeps_everything(getkey):
     def judge(key, drafted):
         _, p = random_rows(key, SAMPLED)
         q = p[:-1]
-        drafts = jax.vmap(SAMPLED.draw)(q, jax.random.split(key, 4))
-        return verify_block(drafts, drafted, q, p, SAMPLED, key, jnp.int32(1)).accepted
+        u = random_numbers(key)
+        drafts = jax.vmap(SAMPLED.draw)(q, u[:-1, DRAFT])
+        return verify_block(drafts, drafted, q, p, SAMPLED, u).accepted
 
     drafted = jnp.arange(5000, dtype=jnp.int32) % 5
     accepted = jax.jit(jax.vmap(judge))(jax.random.split(getkey(), 5000), drafted)
@@ -202,7 +211,7 @@ def test_rounding_leaves_no_nan(getkey):
     def judged(q, p):
         p = jnp.stack([p, jnp.array([0.0, 0.0, 1.0])])
         of = (jnp.array([0]), jnp.int32(1), q[None], p, SAMPLED)
-        verdict = jax.vmap(lambda key: verify_block(*of, key, jnp.int32(1)))(keys)
+        verdict = jax.vmap(lambda key: verify_block(*of, random_numbers(key, 2)))(keys)
         return verdict.accepted, verdict.token
 
     keys = jax.random.split(getkey(), 64)

@@ -133,14 +133,14 @@ def test_a_drafter_that_is_the_primary_is_always_accepted():
         assert summary["cycles"] == -(-31 // (block_len + 1))
 
 
-def one_draft_too_many(drafts, drafted, q, p, sampling, key, start):
-    verdict = verification.verify(drafts, drafted, q, p, sampling, key, start)
+def one_draft_too_many(drafts, drafted, q, p, sampling, u):
+    verdict = verification.verify(drafts, drafted, q, p, sampling, u)
     accepted = jnp.minimum(verdict.accepted + 1, drafted)
     return verification.Verdict(accepted, jnp.argmax(p[accepted]).astype(jnp.int32), verdict.overlap)
 
 
-def the_row_before(drafts, drafted, q, p, sampling, key, start):
-    verdict = verification.verify(drafts, drafted, q, p, sampling, key, start)
+def the_row_before(drafts, drafted, q, p, sampling, u):
+    verdict = verification.verify(drafts, drafted, q, p, sampling, u)
     row = jnp.maximum(verdict.accepted - 1, 0)
     return verification.Verdict(verdict.accepted, jnp.argmax(p[row]).astype(jnp.int32), verdict.overlap)
 

@@ -7,6 +7,7 @@ import pytest
 import slow
 
 from tandem_edu.decode import Sampling
+from tandem_edu.decode.sampling import inverse_cdf
 
 TOP_K = [None, 1, 2, 5, 33, 40]
 TOP_P = [None, 0.01, 0.31, 0.57, 0.9, 0.999, 1.0]
@@ -71,11 +72,35 @@ def test_batch_axes_are_rows():
 
 def test_the_draw_is_from_p_and_never_outside_it():
     p = jnp.array([0.0, 0.5, 0.125, 0.375, 0.0])
-    draw = jax.jit(jax.vmap(lambda key: Sampling(1.0).draw(p, key)))
-    counts = np.bincount(draw(jax.random.split(jax.random.key(0), 40_000)), minlength=5)
+    draw = jax.jit(jax.vmap(lambda u: Sampling(1.0).draw(p, u)))
+    counts = np.bincount(draw(jax.random.uniform(jax.random.key(0), 40_000)), minlength=5)
     assert counts[0] == counts[4] == 0
     # Five standard deviations of a count of 40,000 draws are at most 500.
     np.testing.assert_allclose(counts, 40_000 * np.asarray(p), atol=500)
+
+
+@pytest.mark.parametrize("vocab", [1, 2, 5, 36, 1000, 1024, 1025])
+def test_the_draw_is_where_the_running_sum_passes_u(vocab):
+    rng = np.random.default_rng(vocab)
+    u = np.append(np.linspace(0, 1, 5000, endpoint=False, dtype=np.float32), np.nextafter(np.float32(1), 0))
+    draw = jax.jit(jax.vmap(inverse_cdf, in_axes=(None, 0)))
+    for concentration in (0.05, 1.0):
+        p = np.float32(rng.dirichlet(np.full(vocab, concentration)))
+        p[rng.random(vocab) < 0.3] = 0
+        p[rng.integers(vocab)] = 0.25
+        drawn = np.asarray(draw(p, u))
+        assert np.all(p[drawn] > 0)
+        running = np.cumsum(np.float64(p))
+        passed, before = running[drawn], running[drawn] - p[drawn]
+        assert np.all(passed / running[-1] > u - 1e-6) and np.all(before / running[-1] < u + 1e-6)
+
+
+def test_a_number_serves_one_place_one_position_and_one_role():
+    """And the same one, however wide the compiled cycle is and however large the text buffer."""
+    noise = np.asarray(Sampling(1.0).noise(jax.random.key(3), 64, 9))
+    assert len(np.unique(noise)) == noise.size
+    assert noise.min() >= 0 and noise.max() < 1
+    np.testing.assert_array_equal(Sampling(1.0).noise(jax.random.key(3), 32, 3), noise[:32, :3])
 
 
 def test_settings_are_values_and_not_structure():
