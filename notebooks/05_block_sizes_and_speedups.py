@@ -186,21 +186,28 @@ for what, change in mended.items():
 # %% [markdown]
 # ## Who works when
 # The primary alone works all the time, one token a step. With a drafter it works less often, and each of
-# its calls yields more (the number above a call is the tokens that come out). This is one text: of those
-# above, the one in which the two drafters differ most nearly as they do over all.
+# its calls yields more (the number above a call is the tokens that come out). This is the beginning of one
+# text: of those above, the one in whose beginning the two drafters differ most nearly as they do over all.
 
 # %%
-cycles = {
-    name: np.array([float(out.trace.cycles) for out in comparison.run(name, 4).outputs])
-    for name in comparison.drafters
+shown = 24  # tokens
+
+
+def calls(out):
+    """How many calls of the primary it took to write the tokens shown."""
+    return 1 + int(np.sum(np.cumsum(np.asarray(out.trace.emitted)[: int(out.trace.cycles)]) < shown))
+
+
+needed = {
+    name: np.array([calls(out) for out in comparison.run(name, 4).outputs]) for name in comparison.drafters
 }
-ratios = cycles["distilled"] / cycles["tandem"]
-typical = int(np.argmin(np.abs(ratios - cycles["distilled"].sum() / cycles["tandem"].sum())))
+ratios = needed["distilled"] / needed["tandem"]
+typical = int(np.argmin(np.abs(ratios - needed["distilled"].sum() / needed["tandem"].sum())))
 traces = {name: comparison.run(name, 4).outputs[typical].trace for name in comparison.drafters}
-display(HTML(timeline_view(traces, costs, steps[4][0], tokens=24)))
+display(HTML(timeline_view(traces, costs, steps[4][0], tokens=shown)))
 
 # %%
-timeline_panel(traces, costs, steps[4][0], tokens=24)
+timeline_panel(traces, costs, steps[4][0], tokens=shown)
 
 # %% [markdown]
 # ## The best block length

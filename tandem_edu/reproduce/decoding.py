@@ -23,6 +23,8 @@ SHOWN = 5
 """γ of the table of accepted drafts."""
 NEW_TOKENS, TIMED_TOKENS, REPETITIONS = 64, 128, 7
 """Counted on short texts, as greedy ones soon repeat themselves; timed on longer ones."""
+CHOOSING = 5
+"""Rounds in which all take turns, to choose γ."""
 MODES = {"greedy": None, "temperature 1": Sampling(temperature=1.0)}
 DRAFTERS = ("secondary", "distilled", "tandem")
 
@@ -48,7 +50,7 @@ def decoding_tables(
             for samples, block_lens in SWEPT.items():
                 say(f"  {kind}, {mode}, {samples} samples")
                 timed = partial(_compared, pair, sampling=sampling, samples=samples, new_tokens=TIMED_TOKENS)
-                best = _best(timed(chosen[kind], block_lens=block_lens, repetitions=1))
+                best = _best(timed(chosen[kind], block_lens=block_lens, repetitions=CHOOSING))
                 lengths = sorted(set(best.values()))
                 found = timed(prompts[:timed_count], block_lens=lengths, repetitions=REPETITIONS)
                 clock.append({"prompts": kind, "mode": mode, "samples": samples, **_clock(found, best)})

@@ -115,6 +115,7 @@ def test_the_decoding_tables_count_what_the_traces_say(pair, parts, monkeypatch)
     monkeypatch.setattr(decoding, "NEW_TOKENS", 12)
     monkeypatch.setattr(decoding, "TIMED_TOKENS", 12)
     monkeypatch.setattr(decoding, "REPETITIONS", 1)
+    monkeypatch.setattr(decoding, "CHOOSING", 1)
     (blocks, speed), found = decoding.decoding_tables(pair, parts, count=2, say=lambda _: None)
     assert len(blocks.rows) == 6 and len(speed.rows) == 12
     row = blocks.rows[0]
