@@ -89,7 +89,7 @@ print(f"trained for {pair.card['primary']['recipe']['steps']:,} steps")
 # predictions rather than the text itself.
 
 # %%
-small = dataclasses.replace(primary.config, n_layers=1, d_ff=256, shared_vocab=True)
+small = dataclasses.replace(primary.config, n_layers=1, n_kv_heads=8, d_ff=256, shared_vocab=True)
 secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
 copying = {
     "steps": 20 if FAST else 300,
@@ -134,13 +134,13 @@ print("the same text as the primary alone:", bool(np.array_equal(out.tokens, alo
 #
 # Train one. It starts as the same untrained secondary, sees the same text for as many steps and has the
 # same losses; besides, it has *projections*, the matrices that make keys and values from the primary's
-# vectors. `layer_map` says which of the
-# primary's layers it reads: `"last"`, `"uniform"` or `"fused"` (a low, a middle and the top one together).
+# vectors. `layer_map` says after which of the primary's layers it reads them: `"last"` (as far below the
+# top as the paper has it), `"middle"` (half-way up), or `"fused"` (a low, a middle and the top one together).
 # Try another one when you are through. (`own_history` lets it keep its own keys and values of past blocks
 # as well.)
 
 # %%
-layer_map = "fused"
+layer_map = "middle"
 
 tandem = te.Tandem(secondary, primary.config, layer_map, own_history=True, key=jax.random.key(2))
 tandem_recipe = recipe("tandem-distil", block_lens=(2, 4, 8), **copying)

@@ -59,10 +59,11 @@ windows = data.windows(valid, 256, 8 if FAST else 48)
 # ## What is trained, and what is not
 # In a tandem the **primary** (large) is finished and *frozen*: no gradient reaches it. Trained are the
 # **secondary** (small) and the projections through which it looks at the primary. Here, both speak through
-# the primary's embedding and head, which are frozen too; that leaves little to train.
+# the primary's embedding and head, which are frozen too; that leaves little to train. The secondary has as
+# many heads of keys and values as of queries: through them it sees the primary.
 
 # %%
-small = dataclasses.replace(primary.config, n_layers=1, d_ff=256, shared_vocab=True)
+small = dataclasses.replace(primary.config, n_layers=1, n_kv_heads=8, d_ff=256, shared_vocab=True)
 secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
 
 
@@ -95,8 +96,8 @@ blocks = {"block_lens": (2, 4, 8)}
 plans = {
     "secondary, CE": (secondary, recipe("distilled", objectives=telling, **length)),
     "secondary, distilled": (secondary, recipe("distilled", objectives=copying, **length)),
-    "tandem, CE": (new_tandem("fused"), recipe("tandem-ce", objectives=telling, **blocks, **length)),
-    "tandem": (new_tandem("fused"), recipe("tandem-distil", objectives=copying, **blocks, **length)),
+    "tandem, CE": (new_tandem("middle"), recipe("tandem-ce", objectives=telling, **blocks, **length)),
+    "tandem": (new_tandem("middle"), recipe("tandem-distil", objectives=copying, **blocks, **length)),
 }
 dashboard = training_dashboard(list(plans))
 display(dashboard)
@@ -149,12 +150,12 @@ print("its losses' weights:", shipped["objectives"][-1][1])
 # ## Which layers to look at
 # The primary has a residual stream after each of its layers. Which does the secondary read? `"last"`: the
 # state as far below the primary's top as the layer's own *input* is below the secondary's (for one layer, the
-# last but one); `"uniform"`: evenly spaced, the top one for the top layer; `"fused"`: a low, a middle and the
-# top one together.
+# last but one); `"uniform"`: evenly spaced, the top one for the top layer; `"middle"`: the one half-way up,
+# as above; `"fused"`: a low, a middle and the top one together.
 
 # %%
-histories, readers = {"fused": dashboard.histories["tandem"]}, {"fused": trained["tandem"]}  # from above
-for name, layer_map in {"last": "last", "uniform": "uniform"}.items():
+histories, readers = {"middle": dashboard.histories["tandem"]}, {"middle": trained["tandem"]}  # from above
+for name, layer_map in {"last": "last", "fused": "fused"}.items():
     settings = recipe("tandem-distil", objectives=copying, **blocks, **length)
     readers[name], histories[name] = train(new_tandem(layer_map), settings, tokens, valid, primary=primary)
 for name, model in readers.items():

@@ -96,7 +96,7 @@ borrowing = te.Transformer(few_heads, key=jax.random.key(1), vocabulary=primary.
 key = jax.random.key(2)
 untrained = {
     "plain secondary": secondary,
-    "tandem": te.Tandem(secondary, config, "fused", own_history=True, key=key),
+    "tandem": te.Tandem(secondary, config, "middle", own_history=True, key=key),
     "EAGLE": te.Eagle(secondary, config, "fused", key=key),
     "cross-attending": te.CrossAttending(borrowing, config, "last", key=key),
     "early exit": te.EarlyExit(config, exit_layer=2, key=key),

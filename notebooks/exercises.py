@@ -14,10 +14,11 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-from links import BADGE, SETUP, address
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tandem_edu.classroom import EXERCISES, Exercise
+
+from links import BADGE, SETUP, address
 
 HERE = Path(__file__).parent
 NAME = "exercises"

@@ -37,7 +37,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     add("--exit-layer", type=int, metavar="N", help="layers of an early-exit, if not half of the primary's")
     add(
         "--layer-map",
-        help="what of the primary is read: last, uniform or fused by a tandem (fused if not given), "
+        help="what of the primary is read: last, uniform, middle or fused by a tandem (fused if not given), "
         "last or uniform by a cross-attending (last), top or fused by an eagle",
     )
     add("--own-history", action="store_true", help="a tandem that also keeps its own past")

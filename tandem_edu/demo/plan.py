@@ -8,6 +8,8 @@ from tandem_edu.model import TransformerConfig
 from tandem_edu.train import Objective, Recipe, recipe
 
 DISTILLED, TANDEM = "distilled secondary", "tandem"
+LAYER_MAP = "middle"
+"""Of what a tandem reads, what a short training makes most of."""
 BLOCK_LENS = (1, 2, 4, 8)
 SHOWN = 4
 """The block length whose tokens and positions the report shows."""
@@ -44,9 +46,12 @@ FROM_SCRATCH = dataclasses.replace(
 def secondary_of(primary: TransformerConfig) -> TransformerConfig:
     """One narrow layer that speaks through the primary's embedding and head.
 
-    It has as many heads of keys and values as the primary.
+    Every query has keys and values of its own: through them a tandem sees its primary.
     """
-    return dataclasses.replace(primary, n_layers=1, d_ff=primary.d_model, shared_vocab=True)
+    n_kv_heads = primary.n_heads
+    return dataclasses.replace(
+        primary, n_layers=1, n_kv_heads=n_kv_heads, d_ff=primary.d_model, shared_vocab=True
+    )
 
 
 def settings(plan: Plan, name: str) -> Recipe:

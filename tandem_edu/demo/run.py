@@ -18,6 +18,7 @@ from tandem_edu.demo.plan import (
     DISTILLED,
     FROM_SCRATCH,
     FULL,
+    LAYER_MAP,
     QUICK,
     SHOWN,
     TANDEM,
@@ -84,7 +85,7 @@ def train_all(
         primary = results["primary"].model
     small = secondary_of(primary.config)
     secondary = Transformer(small, key=secondary_key, vocabulary=primary.vocabulary)
-    tandem = Tandem(secondary, primary.config, "fused", own_history=True, key=tandem_key)
+    tandem = Tandem(secondary, primary.config, LAYER_MAP, own_history=True, key=tandem_key)
     run(DISTILLED, secondary, settings(plan, "distilled"), primary)
     run(TANDEM, tandem, settings(plan, "tandem-distil"), primary)
     return primary, results

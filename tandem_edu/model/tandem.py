@@ -44,13 +44,15 @@ def resolve_layer_map(layer_map: LayerMap, n_primary: int, n_secondary: int) -> 
 
     - `"last"`: ℓ(j) = n_primary - n_secondary + j, the same distance from the end;
     - `"uniform"`: ℓ(j) = round((j + 1) · n_primary / n_secondary), evenly spaced, ending at the top;
+    - `"middle"`: every layer reads the state half-way up (of an odd number, the upper one), of which a
+      short training makes most (`tandem-edu reproduce --stage states`);
     - `"fused"`: every layer reads a low, a middle and the top state, concatenated (as EAGLE-3 does);
     - or the states themselves, a sequence for each secondary layer.
 
     >>> resolve_layer_map("last", 6, 2), resolve_layer_map("uniform", 6, 2)
     (((4,), (5,)), ((3,), (6,)))
-    >>> resolve_layer_map("fused", 6, 1)
-    ((1, 3, 6),)
+    >>> resolve_layer_map("middle", 6, 1), resolve_layer_map("fused", 6, 1)
+    (((3,),), ((1, 3, 6),))
     """
     if isinstance(layer_map, str):
         return _named_layer_map(layer_map, n_primary, n_secondary)
@@ -80,10 +82,13 @@ def _named_layer_map(name: str, n_primary: int, n_secondary: int) -> tuple[tuple
         return tuple((n_primary - n_secondary + j,) for j in range(n_secondary))
     if name == "uniform":
         return tuple((round((j + 1) * n_primary / n_secondary),) for j in range(n_secondary))
+    middle = (n_primary + 1) // 2
+    if name == "middle":
+        return ((middle,),) * n_secondary
     if name == "fused":
-        return (tuple(sorted({1, (n_primary + 1) // 2, n_primary})),) * n_secondary
+        return (tuple(sorted({1, middle, n_primary})),) * n_secondary
     raise BadInput(
-        'layer_map "last", "uniform", "fused" or a list of states per layer', repr(name), "pick one"
+        'layer_map "last", "uniform", "middle", "fused" or a list of states per layer', repr(name), "pick one"
     )
 
 

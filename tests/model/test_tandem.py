@@ -270,7 +270,10 @@ def test_last_wants_a_shallower_secondary(tiny_secondary, tiny_config):
 @pytest.mark.parametrize(
     ("layer_map", "message"),
     [
-        ("first", '"last", "uniform", "fused" or a list of states per layer, got .first.: pick one'),
+        (
+            "first",
+            '"last", "uniform", "middle", "fused" or a list of states per layer, got .first.: pick one',
+        ),
         ([[1]], "2 non-empty lists of states in 0..3, got .*: give one list per layer"),
         ([[1], []], "2 non-empty lists"),
         ([[1], [4]], "states in 0..3"),
@@ -290,6 +293,8 @@ def test_a_layer_map_that_cannot_be(layer_map, message):
         ("last", 3, 3, ((0,), (1,), (2,))),
         ("uniform", 12, 3, ((4,), (8,), (12,))),
         ("uniform", 2, 4, ((0,), (1,), (2,), (2,))),
+        ("middle", 12, 2, ((6,), (6,))),
+        ("middle", 5, 1, ((3,),)),
         ("fused", 12, 2, ((1, 6, 12),) * 2),
         ("fused", 1, 1, ((1,),)),
     ],
