@@ -40,7 +40,7 @@ def verify_block(
     q: Float[Array, "block vocab"],
     p: Float[Array, "width vocab"],
     sampling: Sampling,
-    u: Float[Array, "width roles"],
+    u: Float[Array, "width role two"],
 ) -> Verdict:
     """Joint verification of the first `drafted` drafts; arguments and verdict as `verify` has them.
 
@@ -50,7 +50,8 @@ def verify_block(
     Token by token, this first draft would be lost half of the time. The second makes up for it:
 
     >>> q, p = jnp.array([[2.0, 1.0]] * 2) / 3, jnp.array([[1.0, 2.0]] * 3) / 3
-    >>> u = jax.random.uniform(jax.random.key(0), (1000, 3, 3))
+    >>> import jax
+    >>> u = jax.random.uniform(jax.random.key(0), (1000, 3, 3, 2))
     >>> of = (jnp.array([0, 1]), jnp.int32(2), q, p, Sampling(temperature=1.0))
     >>> int(jnp.min(jax.jit(jax.vmap(lambda u: verify_block(*of, u)))(u).accepted))
     2
@@ -61,7 +62,7 @@ def verify_block(
     against = jnp.where((index < drafted)[:, None], jnp.pad(q, ((0, 1), (0, 0))), 0.0)
     residual = jnp.maximum(share[:, None] * p - against, 0.0)
     total = jnp.sum(residual, axis=-1)
-    may_stay = (u[:, ACCEPT] < keep_probability(share, total)) & (index <= drafted)
+    may_stay = (u[:, ACCEPT, 0] < keep_probability(share, total)) & (index <= drafted)
     accepted = jnp.max(jnp.where(may_stay, index, 0)).astype(jnp.int32)
     # Where p and q differ by rounding alone, there may be no residual at all.
     row = jnp.where(total[accepted] > 0, residual[accepted], p[accepted])
@@ -93,4 +94,5 @@ def shares(
 def keep_probability(share: Float[Array, " width"], total: Float[Array, " width"]) -> Float[Array, " width"]:
     """h_i = S_i / (S_i + 1 - p_i). 0 / 0 is 1: nothing speaks against a run whose share is 1."""
     below = total + (1 - share)
-    return jnp.where(below > 0, total / jnp.where(below > 0, below, 1.0), 1.0)
+    # Of numbers that are none, a run that never stays.
+    return jnp.where(below == 0, 1.0, total / jnp.where(below == 0, 1.0, below))

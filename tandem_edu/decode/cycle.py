@@ -22,12 +22,12 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from tandem_edu.decode.drafters import Drafter, Reading
 from tandem_edu.decode.request import Request, Row
 from tandem_edu.decode.routers import Router
-from tandem_edu.decode.sampling import DRAFT, Sampling
+from tandem_edu.decode.sampling import DRAFT, Sampling, uniforms
 from tandem_edu.decode.trace import Trace
 from tandem_edu.errors import require
 from tandem_edu.model import Cache, Transformer
@@ -56,7 +56,7 @@ class State(eqx.Module):
     text: Int[Array, "*rows capacity"]
     n: Int[Array, "*rows"]
     end: Int[Array, "*rows"]
-    noise: Float[Array, "*rows size width roles"]
+    key: Shaped[PRNGKeyArray, "*rows"]
     cache: Cache
     drafter: Any
     trace: Trace
@@ -66,6 +66,8 @@ class State(eqx.Module):
 class Draft(eqx.Module):
     """The drafts of one cycle, and what the router saw of each."""
 
+    u: Float[Array, "*rows width role two"]
+    """The cycle's random numbers."""
     drafted: Int[Array, "*rows"]
     ids: Int[Array, "*rows block"]
     q: Float[Array, "*rows block vocab"]
@@ -97,7 +99,7 @@ def begin(decoder: Decoder, request: Request) -> State:
     text = jnp.pad(row.text, [(0, 0)] * (row.text.ndim - 1) + [(0, width)])
     trace = request.rows(lambda _: Trace.empty(row.text.shape[-1], decoder.max_block_len))(row)
     done = jnp.zeros(row.end.shape, bool)
-    return State(text, row.prompt_len, row.end, request.noise(width), cache, drafter, trace, done)
+    return State(text, row.prompt_len, row.end, row.key, cache, drafter, trace, done)
 
 
 def cycle(decoder: Decoder, state: State, rows: Callable) -> tuple[State, Draft]:
@@ -128,6 +130,7 @@ def _no_draft(decoder: Decoder, state: State) -> Draft:
         guess = eqx.filter_eval_shape(decoder.drafter.step, jnp.int32(0), state.drafter, state.cache)
         features = decoder.router.n_features(guess.hidden.shape[0])
     return Draft(
+        u=uniforms(state.key, state.n, block + 1),
         drafted=jnp.int32(0),
         ids=jnp.zeros(block, jnp.int32),
         q=jnp.zeros((block, vocab)),
@@ -146,7 +149,7 @@ def _draft_one(decoder: Decoder, state: State, draft: Draft) -> Draft:
     got, mend = f"logits of shape {guess.logits.shape}", "train both with one tokenizer"
     require(guess.logits.shape == (vocab,), f"a drafter over the primary's {vocab} tokens", got, mend)
     q = decoder.sampling.probabilities(guess.logits)
-    token = decoder.sampling.draw(q, state.noise[state.n, i, DRAFT])
+    token = decoder.sampling.draw(q, draft.u[i, DRAFT])
     features, confidence, more = draft.features[0], jnp.float32(1), guess.ready
     if decoder.router is not None:
         features = decoder.router.features(guess.logits, token, guess.hidden)
@@ -156,6 +159,7 @@ def _draft_one(decoder: Decoder, state: State, draft: Draft) -> Draft:
     drafted = i + drafts.astype(jnp.int32)
     slot = jnp.where(drafts, i, decoder.max_block_len)  # beyond the end: nothing is written
     return Draft(
+        u=draft.u,
         drafted=drafted,
         ids=draft.ids.at[slot].set(token, mode="drop"),
         q=draft.q.at[slot].set(q, mode="drop"),
@@ -170,7 +174,7 @@ def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
     block = jnp.concatenate([state.text[state.n - 1][None], draft.ids])
     logits, hidden, cache = decoder.primary.extend(block, state.cache, return_hidden=True)
     p = decoder.sampling.probabilities(logits)
-    verdict = decoder.judge(draft.ids, draft.drafted, draft.q, p, decoder.sampling, state.noise[state.n])
+    verdict = decoder.judge(draft.ids, draft.drafted, draft.q, p, decoder.sampling, draft.u)
     run = jnp.append(draft.ids, 0).at[verdict.accepted].set(verdict.token)
     # Where nothing was drafted, as prompt lookup may, the primary's token it is, or the text would not grow.
     whole = jnp.maximum(verdict.accepted + int(decoder.adds_token), 1)
@@ -187,7 +191,7 @@ def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
         text=lax.dynamic_update_slice(state.text, run, (state.n,)),
         n=n,
         end=state.end,
-        noise=state.noise,
+        key=state.key,
         cache=cache,
         drafter=decoder.drafter.commit(draft.state, Reading(block, hidden, cache, state.n - 1)),
         trace=trace,

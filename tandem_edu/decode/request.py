@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Int, PRNGKeyArray, Shaped
 
 from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.trace import Trace
@@ -57,11 +57,6 @@ class Request(eqx.Module):
     def rows(self) -> Callable[[Callable], Callable]:
         """Makes a function of one row into one of all of them; for a single text, the function itself."""
         return jax.vmap if self.row.text.ndim == 2 else lambda function: function
-
-    def noise(self, width: int) -> Float[Array, "*rows size width roles"]:
-        """The random numbers of every text, for cycles of `width` positions: see `Sampling.noise`."""
-        size = self.row.text.shape[-1]
-        return self.rows(lambda row: self.sampling.noise(row.key, size, width))(self.row)
 
     def begin(self, start: Callable[[Row], Any]) -> Any:
         """`start` of every row; of one prompt once, and its result repeated."""

@@ -4,11 +4,10 @@ Primary and drafter go through the same `Sampling`: speculative decoding is exac
 distributions *after* temperature, top-k and top-p. Greedy decoding is the one-hot distribution on the
 best token, so one rule serves both.
 
-Axis names: `vocab` token ids; any leading axes.
+Axis names: `vocab` token ids; `width` positions of a cycle; `role`; `two`, as many numbers as a draw takes.
 """
 
 import math
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -17,8 +16,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from tandem_edu.errors import at_least, require
 
-DRAFT, ACCEPT, EMIT = ROLES = range(3)
-"""Roles of a random number: drawing a draft, accepting it, drawing what the primary emits."""
+DRAFT, ACCEPT, EMIT = range(3)
+"""Roles of random numbers: drawing a draft, accepting it, drawing what the primary emits."""
 
 
 class Sampling(eqx.Module):
@@ -78,50 +77,45 @@ class Sampling(eqx.Module):
             kept = kept & ((jnp.take_along_axis(likelier, rank, axis=-1) < self.top_p) | (self.top_p >= 1))
         return kept
 
-    def draw(self, p: Float[Array, " vocab"], u: Float[Array, ""]) -> Int[Array, ""]:
+    def draw(self, p: Float[Array, " vocab"], u: Float[Array, " two"]) -> Int[Array, ""]:
         """The token id that `u`, uniform in [0, 1), picks from `p`. Greedy distributions need none."""
-        return likeliest(p) if self.greedy else inverse_cdf(p, u)
-
-    def noise(self, key: PRNGKeyArray, size: int, width: int) -> Float[Array, "size width roles"]:
-        """The uniform numbers that a text of `size` tokens is written with: `u[start, i, role]` serves one
-        role at the i-th position of the cycle that starts at `start`.
-
-        Positions are drafted again after a rejection; the cycle's start keeps that draw independent of the
-        rejected one. All are made at once: on a CPU each call of the generator takes longer than its numbers.
-        """
-        if self.greedy:
-            return jnp.zeros((size, width, len(ROLES)))
-        starts = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(size))
-        return jax.vmap(lambda start: jax.random.uniform(start, (width, len(ROLES))))(starts)
+        return likeliest(p) if self.greedy else pick(p, u)
 
 
-def inverse_cdf(p: Float[Array, " vocab"], u: Float[Array, ""]) -> Int[Array, ""]:
-    """The first token at which the running sum of `p` passes the share `u` of its total.
+def uniforms(key: PRNGKeyArray, start: Int[Array, ""], width: int) -> Float[Array, "width role two"]:
+    """The random numbers of the cycle that starts at position `start` of a text.
 
-    In two steps, first among groups of about √vocab tokens: a running sum of them all takes a CPU longer
-    than a drafter's step. Exact to the 23 bits of `u`; a token of probability 0 is never picked.
+    `u[i, role]` serves one role at the position `start + i`. Positions are drafted again after a rejection;
+    the cycle's start keeps that draw independent of the rejected one.
+    """
+    return jax.random.uniform(jax.random.fold_in(key, start), (width, 3, 2))
 
-    >>> p, u = jnp.array([0.0, 0.5, 0.0, 0.25, 0.25]), jnp.array([0.0, 0.49, 0.5, 0.99])
-    >>> jax.vmap(partial(inverse_cdf, p))(u).tolist()
+
+def pick(p: Float[Array, " vocab"], u: Float[Array, " two"]) -> Int[Array, ""]:
+    """A token drawn from `p`: first a group of about √vocab tokens, then one of its own.
+
+    Each by the inverse of the cumulative distribution, with a number of its own: one for both would have too
+    few bits for a large vocabulary, and a running sum of them all takes a CPU longer than a drafter's step.
+
+    >>> p = jnp.array([0.0, 0.5, 0.0, 0.25, 0.25])  # in groups of 3, the second one filled up with a 0
+    >>> [int(pick(p, jnp.array(u))) for u in [(0.0, 0.99), (0.49, 0.0), (0.5, 0.49), (0.99, 0.5)]]
     [1, 1, 3, 4]
     """
     side = math.isqrt(p.size - 1) + 1
     groups = jnp.pad(p, (0, side * side - p.size)).reshape(side, side)
-    sums = jnp.sum(groups, axis=-1)
-    group, rest = _passed(sums, u * jnp.sum(sums))
-    within, _ = _passed(groups[group], rest)
-    return group * side + within
+    group = _passed(jnp.sum(groups, axis=-1), u[0])
+    return group * side + _passed(groups[group], u[1])
 
 
-def _passed(weights: Float[Array, " n"], target: Float[Array, ""]) -> tuple[Int[Array, ""], Float[Array, ""]]:
-    """Where the running sum passes `target`, and what is left of `target` there.
+def _passed(weights: Float[Array, " n"], u: Float[Array, ""]) -> Int[Array, ""]:
+    """Where the running sum passes the share `u` of the whole: always at a positive weight, if there is one.
 
-    The sums are of equal length and taken in the same order, so that they rise just where a weight is
-    positive. Where rounding has put `target` at the last of them, it is the last positive weight.
+    The sums are taken one by one: a cumulative one would be slower here.
     """
+    index, positive = jnp.arange(weights.size), weights > 0
     running = jnp.sum(jnp.tril(jnp.broadcast_to(weights, (weights.size, weights.size))), axis=-1)
-    first = likeliest((running > target) | (running == running[-1]))
-    return first, target - jnp.where(first > 0, running[first - 1], 0)
+    last = jnp.max(jnp.where(positive, index, 0))
+    return jnp.min(jnp.where(positive & (running > u * running[-1]), index, last))
 
 
 def likeliest(scores: Shaped[Array, "*batch vocab"]) -> Int[Array, "*batch"]:

@@ -36,16 +36,16 @@ def verify(
     q: Float[Array, "block vocab"],
     p: Float[Array, "width vocab"],
     sampling: Sampling,
-    u: Float[Array, "width roles"],
+    u: Float[Array, "width role two"],
 ) -> Verdict:
     """Token-by-token rejection of the first `drafted` drafts.
 
-    `q[i]` is the distribution draft i was drawn from, `p[i]` the primary's at the same position. `u`: the
-    cycle's own random numbers, as `Sampling.noise` makes them.
+    `q[i]` is the distribution draft i was drawn from, `p[i]` the primary's at the same position, `u` what
+    `uniforms` gives for this cycle.
     """
     block = drafts.shape[0]
     index = jnp.arange(block)
-    kept = (u[:-1, ACCEPT] * q[index, drafts] < p[index, drafts]) & (index < drafted)
+    kept = (u[:-1, ACCEPT, 0] * q[index, drafts] < p[index, drafts]) & (index < drafted)
     accepted = jnp.argmin(jnp.append(kept, False)).astype(jnp.int32)
     token = sampling.draw(next_distribution(p, q, accepted, drafted), u[accepted, EMIT])
     return Verdict(accepted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))

@@ -168,7 +168,7 @@ def test_the_papers_own_example():
 
 def random_numbers(key, width: int = 5):
     """Of one cycle: for each position and role."""
-    return jax.random.uniform(key, (width, 3))
+    return jax.random.uniform(key, (width, 3, 2))
 
 
 def random_rows(key, sampling: Sampling):
@@ -204,6 +204,13 @@ def test_a_drafter_that_is_the_primary_keeps_everything(getkey):
     drafted = jnp.arange(5000, dtype=jnp.int32) % 5
     accepted = jax.jit(jax.vmap(judge))(jax.random.split(getkey(), 5000), drafted)
     np.testing.assert_array_equal(accepted, drafted)
+
+
+def test_of_a_drafter_without_numbers_nothing_is_kept(getkey):
+    q, p = jnp.full((2, 3), jnp.nan), jnp.array([[0.0, 0.5, 0.5]] * 3)
+    for judge in (verify, verify_block):
+        verdict = judge(jnp.array([0, 0]), jnp.int32(2), q, p, SAMPLED, random_numbers(getkey(), 3))
+        assert int(verdict.accepted) == 0
 
 
 def test_rounding_leaves_no_nan(getkey):

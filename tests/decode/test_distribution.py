@@ -279,7 +279,7 @@ def test_the_comparison_fails_for_a_broken_decoder(broken, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_comparison_fails_where_a_key_is_used_twice(monkeypatch):
+def test_the_comparison_fails_where_a_number_is_used_twice(monkeypatch):
     reuses_the_drafts_randomness(monkeypatch)
     drafter = retraced(speaker_drafters()["plain"])
     texts, _, _ = speculated(drafter, [1], 3, 2, PLAIN, 200_000)

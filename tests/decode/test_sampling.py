@@ -7,7 +7,7 @@ import pytest
 import slow
 
 from tandem_edu.decode import Sampling
-from tandem_edu.decode.sampling import inverse_cdf
+from tandem_edu.decode.sampling import pick, uniforms
 
 TOP_K = [None, 1, 2, 5, 33, 40]
 TOP_P = [None, 0.01, 0.31, 0.57, 0.9, 0.999, 1.0]
@@ -73,34 +73,64 @@ def test_batch_axes_are_rows():
 def test_the_draw_is_from_p_and_never_outside_it():
     p = jnp.array([0.0, 0.5, 0.125, 0.375, 0.0])
     draw = jax.jit(jax.vmap(lambda u: Sampling(1.0).draw(p, u)))
-    counts = np.bincount(draw(jax.random.uniform(jax.random.key(0), 40_000)), minlength=5)
+    counts = np.bincount(draw(jax.random.uniform(jax.random.key(0), (40_000, 2))), minlength=5)
     assert counts[0] == counts[4] == 0
     # Five standard deviations of a count of 40,000 draws are at most 500.
     np.testing.assert_allclose(counts, 40_000 * np.asarray(p), atol=500)
 
 
-@pytest.mark.parametrize("vocab", [1, 2, 5, 36, 1000, 1024, 1025])
-def test_the_draw_is_where_the_running_sum_passes_u(vocab):
+@pytest.mark.parametrize("vocab", [1, 2, 5, 36, 1000, 1025])
+def test_the_draw_inverts_both_cumulative_distributions(vocab):
+    assert_inverts(vocab, pick, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vocab", [32_000, 151_936])
+def test_the_draw_inverts_them_in_a_large_vocabulary(vocab):
+    assert_inverts(vocab, pick, 12)
+
+
+def test_the_comparison_fails_where_one_number_serves_both_steps():
+    with pytest.raises(AssertionError):
+        assert_inverts(36, lambda p, u: pick(p, u[jnp.array([0, 0])]), 12)
+
+
+def assert_inverts(vocab: int, draw, steps: int) -> None:
+    """`draw` against sums in float64, for a grid of both numbers, from 0 to the last below 1."""
     rng = np.random.default_rng(vocab)
-    u = np.append(np.linspace(0, 1, 5000, endpoint=False, dtype=np.float32), np.nextafter(np.float32(1), 0))
-    draw = jax.jit(jax.vmap(inverse_cdf, in_axes=(None, 0)))
+    line = np.append(
+        np.linspace(0, 1, steps, endpoint=False, dtype=np.float32), np.nextafter(np.float32(1), 0)
+    )
+    grid = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
+    many = jax.jit(jax.vmap(draw, in_axes=(None, 0)))
+    side = int(np.ceil(np.sqrt(vocab)))
     for concentration in (0.05, 1.0):
         p = np.float32(rng.dirichlet(np.full(vocab, concentration)))
         p[rng.random(vocab) < 0.3] = 0
         p[rng.integers(vocab)] = 0.25
-        drawn = np.asarray(draw(p, u))
+        drawn = np.asarray(many(p, grid))
         assert np.all(p[drawn] > 0)
-        running = np.cumsum(np.float64(p))
-        passed, before = running[drawn], running[drawn] - p[drawn]
-        assert np.all(passed / running[-1] > u - 1e-6) and np.all(before / running[-1] < u + 1e-6)
+        groups = np.pad(np.float64(p), (0, side * side - vocab)).reshape(side, side)
+        group, within = drawn // side, drawn % side
+        for weights, chosen, u in (
+            (groups.sum(axis=1)[None], group, grid[:, 0]),
+            (groups[group], within, grid[:, 1]),
+        ):
+            running = np.broadcast_to(np.cumsum(weights, axis=1), (len(grid), side))
+            whole, passed = running[:, -1], np.take_along_axis(running, chosen[:, None], axis=1)[:, 0]
+            own = np.take_along_axis(np.broadcast_to(weights, running.shape), chosen[:, None], axis=1)[:, 0]
+            assert np.all(passed / whole > u - 1e-6)
+            assert np.all((passed - own) / whole < u + 1e-6)
 
 
 def test_a_number_serves_one_place_one_position_and_one_role():
-    """And the same one, however wide the compiled cycle is and however large the text buffer."""
-    noise = np.asarray(Sampling(1.0).noise(jax.random.key(3), 64, 9))
-    assert len(np.unique(noise)) == noise.size
-    assert noise.min() >= 0 and noise.max() < 1
-    np.testing.assert_array_equal(Sampling(1.0).noise(jax.random.key(3), 32, 3), noise[:32, :3])
+    """And the same one, however wide the compiled cycle is."""
+    key = jax.random.key(3)
+    of = {start: np.asarray(uniforms(key, jnp.int32(start), 4)) for start in range(16)}
+    together = np.stack(list(of.values()))
+    assert len(np.unique(together)) == together.size
+    assert together.min() >= 0 and together.max() < 1
+    np.testing.assert_array_equal(uniforms(key, jnp.int32(7), 2), of[7][:2])
 
 
 def test_settings_are_values_and_not_structure():
