@@ -46,7 +46,8 @@ def resolve_layer_map(layer_map: LayerMap, n_primary: int, n_secondary: int) -> 
     - `"uniform"`: ℓ(j) = round((j + 1) · n_primary / n_secondary), evenly spaced, ending at the top;
     - `"middle"`: every layer reads the state half-way up (of an odd number, the upper one), of which a
       short training makes most (`tandem-edu reproduce --stage states`);
-    - `"fused"`: every layer reads a low, a middle and the top state, concatenated (as EAGLE-3 does);
+    - `"fused"`: every layer reads a low, a middle and the top state, concatenated (as EAGLE-3 does), which
+      gains more from a longer one (`--stage states-longer`);
     - or the states themselves, a sequence for each secondary layer.
 
     >>> resolve_layer_map("last", 6, 2), resolve_layer_map("uniform", 6, 2)

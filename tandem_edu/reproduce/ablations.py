@@ -25,7 +25,7 @@ from tandem_edu.train import Objective, Recipe, recipe, train_together
 from tandem_edu.zoo.shipped import Pair
 from tandem_edu.zoo.split import Texts
 
-STEPS = 500
+STEPS, LONGER = 500, 2_000
 WINDOWS = 8
 """Of a document, at most."""
 MIXED = (2, 4, 8)
@@ -38,6 +38,14 @@ class Variant(NamedTuple):
     build: Callable[[Pair], Model]
     objective: Objective = LIKENESS
     block_lens: tuple[int, ...] = MIXED
+
+
+class Study(NamedTuple):
+    """What is compared, on equal terms."""
+
+    title: str
+    variants: Mapping[str, Variant]
+    steps: int = STEPS
 
 
 def _secondary(pair: Pair, **changes: Any) -> Transformer:
@@ -77,8 +85,8 @@ def _deep(pair: Pair) -> Joint:
 PLAIN = Variant(_secondary, block_lens=())
 OURS = Variant(_tandem)
 
-ABLATIONS: dict[str, tuple[str, Mapping[str, Variant]]] = {
-    "states": (
+ABLATIONS: dict[str, Study] = {
+    "states": Study(
         "Which of the primary's states the tandem reads",
         {
             "distilled, no tandem": PLAIN,
@@ -90,7 +98,16 @@ ABLATIONS: dict[str, tuple[str, Mapping[str, Variant]]] = {
             "states 2, 5, 8": Variant(partial(_tandem, layer_map=((2, 5, 8),), own_history=False)),
         },
     ),
-    "heads": (
+    "states-longer": Study(
+        "Which states, after a longer training",
+        {
+            "distilled, no tandem": PLAIN,
+            "state 4": Variant(partial(_tandem, layer_map="middle")),
+            "fused (1, 4, 8)": OURS,
+        },
+        LONGER,
+    ),
+    "heads": Study(
         "How many heads of keys and values: the width through which the tandem sees its primary",
         {
             f"{kind}, {heads} of 8": Variant(partial(build, n_kv_heads=heads), block_lens=block_lens)
@@ -98,7 +115,7 @@ ABLATIONS: dict[str, tuple[str, Mapping[str, Variant]]] = {
             for kind, build, block_lens in (("distilled", _secondary, ()), ("tandem", _tandem, MIXED))
         },
     ),
-    "readers": (
+    "readers": Study(
         "Other ways to look at the primary",
         {
             "distilled, looks at nothing": PLAIN,
@@ -108,7 +125,7 @@ ABLATIONS: dict[str, tuple[str, Mapping[str, Variant]]] = {
             "GLIDE, attends to the last keys and values": Variant(_cross_attending),
         },
     ),
-    "history": (
+    "history": Study(
         "Its own keys and values of past blocks",
         {
             "distilled, no tandem": PLAIN,
@@ -116,7 +133,7 @@ ABLATIONS: dict[str, tuple[str, Mapping[str, Variant]]] = {
             "with": OURS,
         },
     ),
-    "vocabulary": (
+    "vocabulary": Study(
         "The primary's embedding and head, or its own",
         {
             "distilled, shared": PLAIN,
@@ -125,7 +142,7 @@ ABLATIONS: dict[str, tuple[str, Mapping[str, Variant]]] = {
             "tandem, own": Variant(partial(_tandem, shared_vocab=False)),
         },
     ),
-    "loss": (
+    "loss": Study(
         "What it learns from",
         {
             "cross-entropy alone": Variant(_tandem, Objective(ce=1.0)),
@@ -136,7 +153,7 @@ ABLATIONS: dict[str, tuple[str, Mapping[str, Variant]]] = {
             "0.5 KL + TV": OURS,
         },
     ),
-    "blocks-in-training": (
+    "blocks-in-training": Study(
         "Block length in training",
         {
             "distilled, no tandem": PLAIN,
@@ -144,7 +161,7 @@ ABLATIONS: dict[str, tuple[str, Mapping[str, Variant]]] = {
             "γ from {2, 4, 8}": OURS,
         },
     ),
-    "size": (
+    "size": Study(
         "A smaller secondary (the paper's XXXS), and a larger one that may not look",
         {
             "distilled, d_ff 256": PLAIN,
@@ -157,14 +174,14 @@ ABLATIONS: dict[str, tuple[str, Mapping[str, Variant]]] = {
             "tandem, d_ff 32": Variant(partial(_tandem, d_ff=32)),
         },
     ),
-    "frozen": (
+    "frozen": Study(
         "A frozen primary, or one that learns with the tandem",
         {
             "frozen": OURS,
             "trained": Variant(lambda pair: Joint(pair.primary, _tandem(pair))),
         },
     ),
-    "appendix": (
+    "appendix": Study(
         "Deep tandem, and block prediction",
         {
             "whole model, 8 layers": Variant(_whole, Objective(ce=1.0), ()),
@@ -182,10 +199,10 @@ def ablation_table(
     name: str, pair: Pair, parts: Texts, folder: Path, say: Callable[[str], None] = print
 ) -> Table:
     """Train the variants of one study (resumable in `folder`) and measure them on the test part."""
-    title, variants = ABLATIONS[name]
+    title, variants, steps = ABLATIONS[name]
     tokens = data.encode(pair.tokenizer, parts.train)
     units = [windows[:WINDOWS] for windows in document_windows(pair.tokenizer, parts.test)]
-    models = {label: (variant.build(pair), settings(variant)) for label, variant in variants.items()}
+    models = {label: (variant.build(pair), settings(variant, steps)) for label, variant in variants.items()}
     trained = train_together(models, tokens, primary=pair.primary, folder=folder / name)
     rows = []
     speeds = _speeds(trained, pair, parts) if name == "appendix" else {}
@@ -195,7 +212,7 @@ def ablation_table(
         if speeds:
             rows[-1]["times as fast as the whole model"] = speeds.get(label)
     note = (
-        f"{STEPS:,} steps of 2,048 tokens each, everything else as the shipped drafters. Agreement and TV to "
+        f"{steps:,} steps of 2,048 tokens each, everything else as the shipped drafters. Agreement and TV to "
         f"the primary, teacher-forced on the first {WINDOWS} windows of each test document, in brackets 95 % "
         "of 2,000 resamplings of the documents."
     )
@@ -220,9 +237,9 @@ def _speeds(trained: Mapping[str, Model], pair: Pair, parts: Texts) -> dict[str,
     return {label: quartiles(seconds[whole] / taken) for label, taken in seconds.items()}
 
 
-def settings(variant: Variant) -> Recipe:
+def settings(variant: Variant, steps: int) -> Recipe:
     """The shipped drafters' recipe, shorter."""
-    how: dict[str, Any] = {"steps": STEPS, "learning_rate": 3e-3}
+    how: dict[str, Any] = {"steps": steps, "learning_rate": 3e-3}
     base = "tandem-distil" if variant.block_lens else "distilled"
     objectives = ((1.0, variant.objective),)
     return recipe(base, objectives=objectives, block_lens=variant.block_lens, **how)

@@ -10,7 +10,7 @@ from tandem_edu.decode import ConfidenceRule, Output, Router, Sampling
 from tandem_edu.decode.trace import summarise
 from tandem_edu.measure import bootstrap
 from tandem_edu.measure.decoding import ALONE, decoded_in_turns, speculating
-from tandem_edu.reproduce.decoding import MODES, REPETITIONS, TIMED_TOKENS
+from tandem_edu.reproduce.decoding import CHOOSING, MODES, REPETITIONS, TIMED_TOKENS
 from tandem_edu.reproduce.plan import ROUTER_LEN, SEED
 from tandem_edu.reproduce.prompts import prompts_of_kinds
 from tandem_edu.reproduce.table import Table, quartiles
@@ -74,7 +74,7 @@ def _decoded(pair: Pair, ways: Mapping[str, Way], prompts, sampling: Sampling | 
 
 
 def _fastest(pair: Pair, ways: Mapping[str, Way], prompts, sampling: Sampling | None) -> str:
-    seconds, _ = _decoded(pair, ways, prompts, sampling, repetitions=2)
+    seconds, _ = _decoded(pair, ways, prompts, sampling, CHOOSING)
     return min(ways, key=lambda name: float(np.median(seconds[name])))
 
 

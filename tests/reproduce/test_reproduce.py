@@ -130,6 +130,7 @@ def test_the_other_tables_can_be_made(pair, parts, monkeypatch):
     from tandem_edu.reproduce import adaptive, standalone
 
     monkeypatch.setattr(adaptive, "TIMED_TOKENS", 8)
+    monkeypatch.setattr(adaptive, "CHOOSING", 1)
     monkeypatch.setattr(standalone, "NEW_TOKENS", 8)
     for module in (adaptive, standalone):
         monkeypatch.setattr(module, "REPETITIONS", 1)
@@ -167,10 +168,10 @@ def test_a_stage_alone_leaves_the_readme_as_it_is(tmp_path, monkeypatch):
 
 
 def test_every_ablation_has_a_control_that_differs_in_one_thing():
-    for name, (_, variants) in ABLATIONS.items():
-        assert len(variants) >= 2, name
-        steps = {settings(variant).tokens for variant in variants.values()}
-        assert len(steps) == 1, name
+    for name, study in ABLATIONS.items():
+        assert len(study.variants) >= 2, name
+        tokens = {settings(variant, study.steps).tokens for variant in study.variants.values()}
+        assert len(tokens) == 1, name
 
 
 @pytest.mark.slow
@@ -180,11 +181,12 @@ def test_a_study_trains_its_variants_side_by_side(study, pair, parts, monkeypatc
     config = dataclasses.replace(pair.primary.config, n_layers=8)
     primary = Transformer(config, key=jax.random.key(8))
     sizes = {"PRIMARY": config, "SECONDARY": small, "HALF": dataclasses.replace(config, n_layers=4)}
-    for name, value in {"STEPS": 2, **sizes}.items():
+    for name, value in sizes.items():
         monkeypatch.setattr(ablations, name, value)
+    monkeypatch.setitem(ABLATIONS, study, ABLATIONS[study]._replace(steps=2))
     deep = Pair(**{**vars(pair), "primary": primary})
     table = ablations.ablation_table(study, deep, parts, tmp_path, say=lambda _: None)
-    assert [row["variant"] for row in table.rows] == list(ABLATIONS[study][1])
+    assert [row["variant"] for row in table.rows] == list(ABLATIONS[study].variants)
     assert all(0 <= row["TV at γ = 2"].value <= 1 for row in table.rows)
     timed = [row for row in table.rows if row.get("times as fast as the whole model")]
     assert len(timed) == (2 if study == "appendix" else 0)
