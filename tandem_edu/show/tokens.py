@@ -57,25 +57,36 @@ def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
         at += emitted
 
 
-def token_view(tokenizer: Tokenizer, prompt, out: Output, label: str = "Decoded text") -> str:
+def token_view(
+    tokenizer: Tokenizer,
+    prompt,
+    out: Output,
+    label: str = "Decoded text",
+    meanings: Mapping[str, str] | None = None,
+) -> str:
     """The text as HTML, each token in its kind's style, with its kind and id on hover; then as a table.
 
+    `meanings` by kind, where they are not those of `KINDS`: nobody verifies what a tandem writes alone.
     A space is shown as itself, a line's end as ⏎.
     """
+    told = {**KINDS, **(meanings or {})}
     before = tokenizer.decode(np.asarray(prompt).tolist())  # as a whole: some characters take several tokens
     pairs = [pair for pair in marked_tokens(prompt, out) if pair[0] != "prompt"]
     strings = token_strings(tokenizer, [token for _, token in pairs])
-    spans = [f'<span style="{STYLES["prompt"]}" title="{KINDS["prompt"]}">{visible(before)}</span>'] + [
-        f'<span style="{STYLES[kind]}" title="{KINDS[kind]} (id {token})">{visible(string)}</span>'
+    spans = [
+        f'<span style="{STYLES["prompt"]}" title="{escape(told["prompt"])}">{visible(before)}</span>'
+    ] + [
+        f'<span style="{STYLES[kind]}" title="{escape(told[kind])} (id {token})">{visible(string)}</span>'
         for (kind, token), string in zip(pairs, strings, strict=True)
     ]
     counts = Counter(kind for kind, _ in pairs)
-    told = f"{label}: {', '.join(f'{count} {kind}' for kind, count in counts.items())}"
+    names = {kind: kind for kind in KINDS} | dict(meanings or {})
+    summary = f"{label}: {', '.join(f'{count} {names[kind]}' for kind, count in counts.items())}"
     rows = [
-        {"": str(place), "token": repr(string), "it is": KINDS[kind]}
+        {"": str(place), "token": repr(string), "it is": told[kind]}
         for place, ((kind, _), string) in enumerate(zip(pairs, strings, strict=True), start=1)
     ]
-    box = f'<div role="group" aria-label="{escape(told)}" style="{BOX}">{"".join(spans)}</div>'
+    box = f'<div role="group" aria-label="{escape(summary)}" style="{BOX}">{"".join(spans)}</div>'
     return box + html_table(rows, "Token by token", folded=True)
 
 
@@ -83,7 +94,7 @@ def legend(meanings: Mapping[str, str] | None = None) -> str:
     """What the styles of `token_view` mean, as HTML: `meanings` by kind, else those of decoded text."""
     meanings = meanings or {kind: KINDS[kind] for kind in ("accepted", "primary", "rejected")}
     entries = (
-        f'<span style="{STYLES[kind]};padding:0 4px">{escape(kind)}</span> {escape(meaning)}'
+        f'<span style="{STYLES[kind]};padding:0 4px">{escape(meaning)}</span>'
         for kind, meaning in meanings.items()
     )
     box = "font-size:13px;background:#fff;color:#000;padding:4px 12px"

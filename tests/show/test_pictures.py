@@ -119,6 +119,8 @@ def test_text_without_a_drafter_is_the_primarys(tiny_primary):
 def test_text_that_looks_like_html_arrives_as_text(tokenizer, tiny_primary):
     out = generate(tiny_primary, PROMPT, 4)
     prompt = tokenizer.encode("<script>alert(1)</script>&\n").ids
+    named = show.token_view(tokenizer, prompt, out, meanings={"primary": "by <us>"})
+    assert "written by the primary" not in named and "4 by &lt;us&gt;" in named
     page = Checker(show.token_view(tokenizer, prompt, out, label='"><script>'))
     table = {"details", "summary", "table", "caption", "tr", "th", "td"}
     assert {tag for tag, _ in page.tags} == {"div", "span", *table}

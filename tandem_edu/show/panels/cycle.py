@@ -45,7 +45,7 @@ def cycle_view(tokenizer: Tokenizer, prompt, output: Output, cycle: int, stage: 
     spans += [_span(kind, string) for kind, string in _shown(stage, row, drafts, new)]
     head = f"Cycle {cycle + 1} of {len(cycles)}, {stage}"
     box = f'<div role="group" aria-label="{escape(head)}" style="{BOX}">{"".join(spans)}</div>'
-    table = html_table(_rows(row, drafts), "The drafts of this cycle") if drafts else ""
+    table = html_table(_rows(stage, row, drafts), "The drafts of this cycle") if drafts else ""
     marks = legend({"draft": KINDS["draft"]} if stage == "draft" else None)
     return f"{marks}{box}<p>{escape(_words(stage, row, drafts, new))}</p>{table}"
 
@@ -88,8 +88,10 @@ def _words(stage: str, row: dict, drafts: list[str], new: list[str]) -> str:
     return f"The primary's own token {own} comes {why}: the text grows by {row['emitted']} in one call."
 
 
-def _rows(row: dict, drafts: list[str]) -> list[dict[str, str]]:
-    """One row a draft: was it kept, and how likely that was."""
+def _rows(stage: str, row: dict, drafts: list[str]) -> list[dict[str, str]]:
+    """One row a draft: once the primary has read it, was it kept, and how likely that was."""
+    if stage == "draft":
+        return [{"place": str(place), "draft": repr(string)} for place, string in enumerate(drafts, start=1)]
     first_behind = [] if _ended(row) else ["rejected"]
     verdicts = ["accepted"] * row["accepted"] + first_behind + ["not judged"] * len(drafts)
     judged = zip(drafts, verdicts, row["overlap"], strict=False)

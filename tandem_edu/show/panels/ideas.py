@@ -70,7 +70,7 @@ def speedup_panel(
         {
             "alpha": number("acceptance α", 0.0, 0.99, alpha, 0.01),
             "draft_cost": number("draft step c", 0.01, 0.5, draft_cost, 0.01),
-            "verify_cost": number("verification v", 1.0, 3.0, verify_cost, 0.05),
+            "verify_cost": number("verification v at γ = 0", 0.5, 3.0, verify_cost, 0.01),
             "slope": number("and per draft", 0.0, 0.5, slope, 0.01),
         },
     )
