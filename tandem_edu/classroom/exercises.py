@@ -20,7 +20,10 @@ def read_time(weights, tokens, peak, bandwidth, bytes_per_weight):
 
 
 def block_start(position, block_len, offset):
-    """k(i), where the block of `position` starts, if blocks start at offset, offset + block_len, ..."""
+    """k(i), where the block of `position` starts, if blocks start at offset, offset + block_len, ...
+
+    What is before the offset is cut on the same grid.
+    """
     return max(0, offset + (position - offset) // block_len * block_len)
 
 
@@ -89,6 +92,7 @@ def draft_length(confidence, threshold):
 
 
 _P, _Q = np.array([0.5, 0.3, 0.2, 0.0]), np.array([0.2, 0.5, 0.2, 0.1])
+_R = np.array([0.2, 0.2, 0.5, 0.1])
 _ONE, _OTHER = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 _LOGITS, _TEACHER = np.array([0.5, -1.0, 2.0]), np.array([1.5, 0.0, 1.0])
 _ROWS_P, _ROWS_Q = np.array([_P, _P, _Q]), np.array([_Q, _Q, _P])
@@ -115,6 +119,7 @@ EXERCISES: dict[str, Exercise] = {
                 Case("inside a block", (5, 4, 0), "k(i) = floor(i / γ) · γ"),
                 Case("the first of a block", (8, 4, 0), "it starts its own block"),
                 Case("blocks that start at 1", (4, 4, 1), "count from the offset, then add it again"),
+                Case("a whole block before the offset", (2, 2, 3), "offset - γ starts a block too"),
                 Case("before the first whole block", (1, 4, 2), "nothing starts before position 0"),
             ),
             "02_inside_the_tandem",
@@ -126,14 +131,14 @@ EXERCISES: dict[str, Exercise] = {
                 Case("the same block", (6, 4, 4), "the primary has not read this block yet"),
                 Case("itself", (4, 4, 4), "t ≤ i includes i"),
                 Case("the future", (4, 5, 4), "causal: nobody sees t > i"),
-                Case("an earlier block, shorter ones", (5, 3, 2), "k(i) depends on γ"),
+                Case("an earlier block, shorter ones", (7, 5, 2), "k(i) depends on γ"),
             ),
             "02_inside_the_tandem",
         ),
         Exercise(
             total_variation,
             (
-                Case("two that overlap", (_P, _Q), "TV = ½ Σ |p - q|"),
+                Case("two that overlap", (_P, _R), "TV = ½ Σ |p - q|"),
                 Case("the same twice", (_P, _P), "no distance"),
                 Case("nothing in common", (_ONE, _OTHER), "at most 1: mind the ½"),
             ),
@@ -152,7 +157,7 @@ EXERCISES: dict[str, Exercise] = {
         Exercise(
             residual,
             (
-                Case("two that overlap", (_P, _Q), "max(0, p - q), then make it sum to one", 2),
+                Case("two that overlap", (_P, _R), "max(0, p - q), then make it sum to one", 2),
                 Case("nothing in common", (_ONE, _OTHER), "all of p is left"),
                 Case("no difference", (_P, _P), "nothing is left to divide: give p"),
             ),
@@ -175,6 +180,11 @@ EXERCISES: dict[str, Exercise] = {
                     "what follows a rejection goes too",
                 ),
                 Case("impossible to the primary", ([3], _ROWS_Q, _ROWS_P, [0.0]), "p(x) = 0: never kept"),
+                Case(
+                    "the third goes",
+                    ([0, 1, 0], _ROWS_Q, _ROWS_P, [0.9, 0.5, 0.5]),
+                    "row i belongs to draft i; count up to the first rejection",
+                ),
                 Case("no drafts", ([], _ROWS_Q, _ROWS_P, []), "nothing to keep"),
             ),
             "04_speculative_decoding",
@@ -212,6 +222,7 @@ EXERCISES: dict[str, Exercise] = {
             (
                 Case("never unsure", ([0.9, 0.8, 0.9], 0.5), "γ_max ends it"),
                 Case("unsure at the second", ([0.9, 0.4, 0.9], 0.5), "the doubtful draft is still sent"),
+                Case("two doubts", ([0.9, 0.4, 0.9, 0.3], 0.5), "the first doubt ends it"),
                 Case("just sure enough", ([0.5, 0.4], 0.5), "below, not at, the threshold"),
             ),
             "06_adaptive_block_length",
@@ -233,7 +244,7 @@ def check(name: str, answer: Callable[..., Any]) -> Report:
     >>> print(report)
     total_variation: 1 of 3 points
       wrong  two that overlap (1 point)
-             expected 0.3, got 0.6
+             expected 0.4, got 0.8
              hint: TV = ½ Σ |p - q|
       right  the same twice (1 point)
       wrong  nothing in common (1 point)

@@ -111,13 +111,47 @@ def test_a_likely_mistake_loses_points_and_gets_a_hint(name):
     assert all(case.hint in str(report) for case in failed)
 
 
+def one_hot(left):
+    return np.eye(len(left))[np.argmax(left)]
+
+
+SUBTLE = [
+    ("total_variation", lambda p, q: np.abs(p - q).max()),
+    ("residual", lambda p, q: one_hot(p - q) if np.any(p > q) else p),
+    ("residual", lambda p, q: np.maximum(p - q, 0) / max((p - q).max(), 1e-9) if np.any(p > q) else p),
+    ("residual", lambda p, q: np.where(p > q, p, 0) / p[p > q].sum() if np.any(p > q) else p),
+    (
+        "drafts_kept",
+        lambda drafts, q, p, u: (
+            len(drafts) if all(u[i] * q[i][x] < p[i][x] for i, x in enumerate(drafts)) else 0
+        ),
+    ),
+    (
+        "drafts_kept",
+        lambda drafts, q, p, u: SOLUTIONS["drafts_kept"](drafts, [q[0]] * len(u), [p[0]] * len(u), u),
+    ),
+    ("whose_keys", lambda i, t, block_len: SOLUTIONS["whose_keys"](i, t, 4)),
+    (
+        "draft_length",
+        lambda sure, least: max((i for i, s in enumerate(sure, 1) if s < least), default=len(sure)),
+    ),
+    ("block_start", lambda i, n, offset: 0 if i < offset else SOLUTIONS["block_start"](i, n, offset)),
+]
+
+
+@pytest.mark.parametrize(("name", "answer"), SUBTLE)
+def test_an_answer_that_is_right_by_luck_does_not_earn_all_points(name, answer):
+    """Each was once given all of them."""
+    assert check(name, answer).points < check(name, answer).out_of
+
+
 def test_whatever_an_answer_does_it_is_judged():
     def raises(p, q):
         raise RuntimeError("<b>no</b>")
 
     def spoils(p, q):
         p[:] = 0
-        return 0.3
+        return 0.4
 
     class Odd:
         def __array__(self, *_, **__):
@@ -128,7 +162,7 @@ def test_whatever_an_answer_does_it_is_judged():
     assert "<b>no</b>" not in html and "&lt;b&gt;no" in html
     assert check("total_variation", spoils).points == 1
     assert check("total_variation", SOLUTIONS["total_variation"]).points == 3  # the cases were not spoilt
-    for value in (None, "0.3", Odd(), [[1], [1, 2]], np.full(3, 0.3), 1j):
+    for value in (None, "0.4", Odd(), [[1], [1, 2]], np.full(3, 0.4), 1j):
         assert check("total_variation", lambda p, q, value=value: value).points == 0
     assert check("total_variation", lambda p: p).points == 0
     assert "is the return missing" in str(check("residual", lambda p, q: None))
