@@ -18,7 +18,8 @@
 # **Time:** about two minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
 #
 # **At the end you can**
-# * say what *primary*, *drafter* and *block* mean, and why drafting saves time but never changes the text;
+# * say what *primary*, *drafter* and *block* mean, and why drafting saves calls of the primary but never
+#   changes what it writes;
 # * read off which drafted tokens were accepted, and what the block length γ does to that;
 # * train a *tandem*: a drafter that attends to the primary's own representations.
 
@@ -133,11 +134,11 @@ print("the same text as the primary alone:", bool(np.array_equal(out.tokens, alo
 # computed from the primary's vectors; within the block, from its own.
 #
 # Train one. It starts as the same untrained secondary, sees the same text for as many steps and has the
-# same losses; besides, it has *projections*, the matrices that make keys and values from the primary's
-# vectors. `layer_map` says after which of the primary's layers it reads them: `"last"` (as far below the
-# top as the paper has it), `"middle"` (half-way up), or `"fused"` (a low, a middle and the top one together).
-# Try another one when you are through. (`own_history` lets it keep its own keys and values of past blocks
-# as well.)
+# same losses; besides, it has weights to look with: *projections* of the primary's vectors, and maps that
+# make keys and values of them. `layer_map` says after which of the primary's layers it reads those vectors:
+# `"last"` (here the last but one), `"middle"` (half-way up), or `"fused"` (a low, a middle and the top one
+# together). Try another one when you are through. (`own_history` lets it keep its own keys and values of
+# past blocks as well, beside the primary's.)
 
 # %%
 layer_map = "middle"
@@ -180,8 +181,9 @@ for name in comparison.drafters:
     print(f"{name}: {run.summary['block_efficiency']:.2f} tokens per call of the primary at γ = 4")
 
 # %% [markdown]
-# And token by token. Move the slider: longer blocks get more accepted per call, but each further guess is
-# less likely to be reached. (Without a running kernel you see γ = 4.)
+# And token by token. Move the slider: a longer block gives more guesses a chance, but each further one is
+# less likely to be reached. Of a block's rejected guesses only the first is shown, struck out; those behind
+# it were thrown away unseen. (Without a running kernel you see γ = 4.)
 
 # %%
 display(HTML(gamma_view(comparison, pair.tokenizer, 4)))
@@ -193,8 +195,9 @@ gamma_panel(comparison, pair.tokenizer)
 # ## What you have seen
 # * A **drafter** guesses γ tokens, the **primary** checks them in one call. The text stays the primary's.
 # * What counts is how often guesses are **accepted**, which depends on the drafter; the chance that a
-#   guess is still reached falls along the block.
-# * A **tandem** is a drafter that attends to the primary's representations. The cell above measured what
+#   guess is still reached falls along the block. You have counted *calls*; whether they save seconds depends
+#   on what a draft and a longer read cost on your machine (notebooks 01 and 05).
+# * A **tandem** is a drafter that attends to the primary's representations. The curves above show what
 #   that is worth here.
 #
 # ## Questions

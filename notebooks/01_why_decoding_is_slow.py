@@ -55,8 +55,9 @@ FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller 
 # %% [markdown]
 # ## One token at a time
 # A language model writes by **decoding**: from the text so far it computes how likely each token (piece of
-# text) is to come next, one is chosen, and the whole model is run again. For one token, each weight matrix
-# of the model is multiplied by *one* vector. For reading a prompt of n tokens, the same matrix is
+# text) is to come next, one is chosen, and the model is run again, for that token only: what it needs of the
+# earlier ones it has kept (in a *cache*, see notebook 02). So each weight matrix of the model is multiplied
+# by *one* vector. For reading a prompt of n tokens, the same matrix is
 # multiplied by *n* vectors at once, a matrix by a matrix.
 #
 # The matrix has to be fetched from memory in both cases. Does it take n times as long to multiply it by n
@@ -86,10 +87,11 @@ each, saving = 1e6 * many / 64, 64 * one / many
 print(f"64 vectors: {1e6 * many:.0f} µs, that is {each:.1f} µs each: {saving:.0f} times cheaper")
 
 # %% [markdown]
-# A processor fetches weights at some gigabytes a second, its **bandwidth**, and computes at many more
-# operations a second. One vector uses each fetched weight for two operations (multiply, add), far too few
-# to keep the arithmetic busy. So decoding waits for memory, and *a few more vectors cost little*. That gap
-# is what every method in this course lives on.
+# A processor fetches weights at some gigabytes a second, its **bandwidth** (the figure above; that of a
+# faster memory close to it, if the matrix fits in there), and computes at many more operations a second.
+# One vector uses each fetched weight for two operations (multiply, add), far too few to keep the arithmetic
+# busy. So decoding waits for memory, and *each further vector costs a fraction of the first*. That gap is
+# what every method in this course lives on.
 #
 # ## A whole model
 # The same for the model that comes with this course: reading 1, 2, 3, 5, 9, ... tokens in one call
@@ -140,23 +142,25 @@ display(show.roofline(PRESETS[0], n_weights))
 display(show.roofline(PRESETS[-1], 8e9))
 
 # %% [markdown]
-# Pick other hardware and other models: a model's size changes the milliseconds, not the ridge. The numbers
-# are the makers' peak figures; real programs reach part of them. (Without a running kernel you see the two
-# pictures above.)
+# Pick other hardware and other models: a model's size changes the milliseconds, not the ridge. The chips'
+# numbers are the makers' peak figures, of which real programs reach part; the laptop's are a round guess.
+# (Without a running kernel you see the two pictures above.)
 
 # %%
 roofline_panel(n_weights)
 
 # %% [markdown]
-# **Your turn.** Set `size = 512` where the matrix is made: it now fits into a smaller, faster memory of the
-# processor (one of its caches). What happens to the advantage of many vectors, and why?
+# **Your turn.** The matrix has 4·size² bytes, and a processor keeps what it used last in smaller, faster
+# memories of its own. Set `size = 512`, then `size = 4096`: what happens to the gigabytes a second, and to
+# the advantage of many vectors? (Part of a very short time is the fixed cost of any call.)
 
 # %% [markdown]
 # ## What you have seen
 # * Decoding multiplies each weight matrix by one vector at a time and waits for memory.
 # * Reading several tokens in one call costs less than reading them one by one: by the roofline nothing more
 #   up to the ridge, in practice what you have measured.
-# * Who guessed the next tokens could have them checked for less than writing them. Hence drafters.
+# * Whoever can guess the next tokens can have them checked for less than it costs to write them. Hence
+#   drafters.
 #
 # ## Questions
 # <details><summary>Half as many bytes a weight: what happens to decoding speed, and to the ridge?</summary>

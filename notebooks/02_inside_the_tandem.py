@@ -73,14 +73,15 @@ primary, tandem = pair.primary, pair.tandem
 # %%
 sizes = {"primary": primary.config, "secondary": tandem.config}
 for name, config in sizes.items():
-    print(f"{name}: {config.n_layers} layers of width {config.d_model}, {config.n_heads} heads")
+    print(f"{name}: layers {config.n_layers}, width {config.d_model}, heads {config.n_heads}")
 states = tandem.projections[0].states
 print(f"the secondary's first layer reads the primary's residual stream after its layers {states}")
 
 # %% [markdown]
 # ## Who sees what
-# Row i of the picture is the token that looks, column t the one looked at. k(i) = ⌊i/γ⌋·γ is where token
-# i's block starts: before it (t < k(i)) the primary's view, from it on the token's own.
+# Row i of the picture is the token that looks, column t the one looked at. k(i) = ⌊i/γ⌋·γ is where token i's
+# block starts. Tokens before it (t < k(i)) are seen as the primary sees them, those from it on as the
+# secondary itself does.
 
 # %%
 show.block_mask(12, 4, token=9)
@@ -94,9 +95,9 @@ show.block_mask(12, 4, token=9)
 mask_panel()
 
 # %% [markdown]
-# At γ = 1 the secondary sees all of the past through the primary. With one block longer than the text it sees
-# the prompt through the primary and nothing after it; without a prompt, as in this picture, it is then an
-# ordinary small model.
+# At γ = 1 the secondary sees all of the past through the primary. If γ is as long as the text, there is
+# only one block: the secondary sees nothing through the primary and is an ordinary small model (after a
+# prompt, one that sees the prompt through it).
 #
 # ## A cache that is overwritten
 # In decoding nothing is computed twice: keys and values of past tokens are kept in a **cache**. Here is the
@@ -151,7 +152,10 @@ gamma = 4
 maps = attention_maps(primary, tandem, ids, block_len=gamma)
 display(show.primary_shares(maps, block_len=gamma))
 share = primary_share(maps)[..., gamma:].mean()
-print(f"over all heads and tokens after the first block: {share:.0%} to the primary")
+i = np.arange(gamma, len(ids))
+seen = i // gamma * gamma  # through the primary; besides, of its own, i + 1
+equal = (seen / (seen + i + 1)).mean()
+print(f"after the first block: {share:.0%} to the primary; equal attention to all would give {equal:.0%}")
 
 # %%
 display(HTML(attention_view(maps, strings, layer=0, head=0, token=22)))
@@ -161,13 +165,13 @@ attention_panel(maps, strings)
 
 # %% [markdown]
 # **Your turn.** Set `gamma = 8` where the maps are made. Does the share for the primary fall towards the end
-# of the block? What else could a head look at there?
+# of the block, and by more than equal attention would? (There are more and more of its own to look at.)
 
 # %% [markdown]
 # ## What it is worth
 # How often is the drafter's likeliest token the primary's too, on text that neither has seen? The
 # *distilled* secondary is the same model with the same training text, steps and losses, but may not look; the
-# tandem has the projections through which it looks besides. *TV distance*, ½ Σ |p − q|, says how far its
+# tandem has further weights, to look with. *TV distance*, ½ Σ |p − q|, says how far its
 # whole distribution q is from the primary's p: 0 if they are the same, 1 if they share no token.
 
 # %%

@@ -46,6 +46,7 @@ from tandem_edu import data, show
 from tandem_edu.measure import quality
 from tandem_edu.show.panels import training_dashboard
 from tandem_edu.train import Objective, recipe, train
+from tandem_edu.train.step import split
 from tandem_edu.zoo import texts
 
 FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers, worse models
@@ -58,9 +59,10 @@ windows = data.windows(valid, 256, 8 if FAST else 48)
 # %% [markdown]
 # ## What is trained, and what is not
 # In a tandem the **primary** (large) is finished and *frozen*: no gradient reaches it. Trained are the
-# **secondary** (small) and the projections through which it looks at the primary. Here, both speak through
-# the primary's embedding and head, which are frozen too; that leaves little to train. The secondary has as
-# many heads of keys and values as of queries: through them it sees the primary.
+# **secondary** (small) and what it looks at the primary with: projections and, with `own_history=True` (not
+# the paper's form, but what measures best), key and value maps for the primary's side. Both speak through
+# the primary's embedding and head, which are frozen too. The primary's heads share keys and values in
+# groups; the secondary's do not (`n_kv_heads=8`), because through them it sees the primary.
 
 # %%
 small = dataclasses.replace(primary.config, n_layers=1, n_kv_heads=8, d_ff=256, shared_vocab=True)
@@ -85,7 +87,9 @@ def new_tandem(layer_map):
 # CE + λ·KL, λ = 0.5 (`recipe("tandem-distil")`; that λ's term is added is our reading); for the short
 # trainings here we take little CE and much KL (`copying` below).
 #
-# Four short trainings, same data, same number of steps, same untrained secondary:
+# Four short trainings, same data, same number of steps, same untrained secondary. The curves show one figure
+# for all, whatever they learn by: cross-entropy to held-out text, the mean of −log q(t), in *nats* (natural
+# logarithms); tandems in blocks of 2.
 
 # %%
 length = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 4e-3}
@@ -113,12 +117,15 @@ dashboard.picture()
 # %% [markdown]
 # ## A table like the paper's first
 # **Accuracy**: how often the likeliest token is the one that comes. **Agreement**: how often it is the
-# primary's likeliest too (the paper's relative accuracy; the acceptance of greedy drafts, each the drafter's
-# likeliest token). **TV** = ½ Σ |p − q|: 1 − TV is the acceptance of sampled drafts. On files that no model
-# has seen; tandems with a block length γ of 2, so that they see the primary's view of all but the last one
-# or two tokens. The secondary that learned like the tandem, but may not look, is its *control*: what sets
-# them apart is the looking. The shipped models were trained longer and by other losses, printed below the
-# table.
+# primary's likeliest too (the paper's relative accuracy; the acceptance of greedy drafts, each the
+# drafter's likeliest token). **TV** = ½ Σ |p − q|: 1 − TV is the acceptance of sampled drafts. On files
+# that no model has seen; tandems with a block length γ of 2, so that they see the primary's view of all but
+# the last one or two tokens. All after the file's own words (*teacher-forced*); while decoding, the text
+# before is what the models wrote, and acceptance differs somewhat.
+#
+# The secondary that learned like the tandem, but may not look, is its *control*: what sets them apart is
+# the looking, and the weights that looking takes, counted in a column. The shipped models were trained
+# longer and by other losses, printed below the table.
 
 # %%
 contenders = {
@@ -134,6 +141,7 @@ def row(name, model):
     found = quality(model, windows, primary, block_len=2)
     return {
         "model": name,
+        "trained weights": f"{sum(leaf.size for leaf in jax.tree.leaves(split(model)[0])):,}",
         "accuracy": f"{found.accuracy:.1%}",
         "cross-entropy": f"{found.cross_entropy:.3f}",
         "agreement": f"{found.agreement:.1%}",
@@ -169,6 +177,9 @@ show.loss_curves(histories)
 #
 # **Your turn.** Add `"mine": [(2, 5, 8)]` to the dictionary. Or set `blocks = {"block_lens": (2,)}` above,
 # then `(2, 4, 8)`, and measure both with `quality(..., block_len=8)`: what do long blocks in training buy?
+#
+# **Your turn.** Is it the weights? `dataclasses.replace(small, d_ff=512)` makes a secondary with as many
+# trained weights as the tandem. Train it as a second control.
 
 # %% [markdown]
 # ## What you have seen
@@ -192,7 +203,8 @@ show.loss_curves(histories)
 #
 # <details><summary>Why does the control get the same secondary, steps and loss?</summary>
 #
-# Otherwise the comparison would show the effect of training, not of looking.
+# Otherwise the comparison would show the effect of training, not of looking. One difference is left: the
+# weights that the tandem looks with. The second "Your turn" gives the control as many.
 # </details>
 #
 # ## The way on

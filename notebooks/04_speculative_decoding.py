@@ -20,7 +20,7 @@
 # **At the end you can**
 # * go through one cycle of draft, verify and accept by hand;
 # * prove that the result has exactly the primary's distribution, and test it with chi-square;
-# * say what 1 − TV has to do with speed.
+# * say what 1 − TV has to do with the calls that are saved.
 
 # %% [markdown]
 # ## Set-up
@@ -44,6 +44,7 @@ from IPython.display import HTML, display
 
 import tandem_edu as te
 from tandem_edu import data, show
+from tandem_edu.decode.sampling import DRAFT, uniforms
 from tandem_edu.decode.verify import verify
 from tandem_edu.show.panels import cycle_panel, cycle_view
 from tandem_edu.zoo import held_out_text
@@ -62,8 +63,14 @@ strings = [data.token_strings(pair.tokenizer, [token])[0] for token in range(pai
 #   looks.
 # * A **cycle** is: draft a block, let the primary read it in *one* call, keep what holds.
 #
-# Reading γ + 1 tokens at once costs the primary less than reading them one by one; how much less, notebook 01
-# measures. Drafting pays if the steps that kept drafts save cost more than the drafts and the wider call.
+# Reading γ + 1 tokens at once costs the primary less than reading them one by one; how much less, notebook
+# 01 measures. So a cycle costs γ steps of the drafter and one wider call, and yields the kept drafts and
+# one token more. Drafting pays if that is cheaper than as many single steps.
+#
+# Below, the drafter is a **tandem**: a small model, the *secondary*, that looks at what the primary made of
+# the text (notebook 02). The *pending* token is the last of the text: the primary has not read it yet, and
+# reads it with the drafts. Σ min(p, q) says how likely a draft at that place was to stay; why, you will
+# see.
 
 # %%
 prompt = data.prompts(text, pair.tokenizer, length=48, count=1, seed=4)[0]
@@ -82,15 +89,14 @@ cycle_panel(pair.tokenizer, prompt, out)
 # %% [markdown]
 # ## One cycle by hand
 # Without any of the library's machinery, greedy, and wastefully: everything is computed anew each time. The
-# *pending* token is the last of the text; the primary has not read it yet, so the tandem's block starts
-# there.
+# tandem's block starts at the pending token.
 
 # %%
 start, drafted = len(prompt) - 1, [int(token) for token in prompt]
 for _ in range(4):
     tokens = jnp.array(drafted)
     _, hidden = pair.primary(tokens, return_hidden=True)  # what it made of the block is masked out
-    guess = pair.tandem(tokens, hidden, block_len=8, offset=start % 8)[-1]
+    guess = pair.tandem(tokens, hidden, block_len=4, offset=start % 4)[-1]
     drafted.append(int(jnp.argmax(guess)))
 
 verdicts = jnp.argmax(pair.primary(jnp.array(drafted)), axis=-1)[start:]  # one call, five positions
@@ -156,10 +162,9 @@ draws = 2_000 if FAST else 40_000
 
 def emitted(stated_q, key):
     """The first token that comes out of one cycle of one draft, drawn from q, judged by `stated_q`."""
-    draft_key, judge_key = jax.random.split(key)
-    draft = jax.random.categorical(draft_key, jnp.log(small_q))[None]
+    u = uniforms(key, jnp.int32(0), 2)  # for both positions, to draft, to accept and to emit
+    draft = warm.draw(jnp.asarray(small_q), u[0, DRAFT])[None]
     distributions = jnp.broadcast_to(jnp.asarray(small_p), (2, 5))
-    u = jax.random.uniform(judge_key, (2, 3))  # of both positions: to draft, to accept, to emit
     verdict = verify(draft, jnp.int32(1), stated_q[None], distributions, warm, u)
     return jnp.where(verdict.accepted == 1, draft[0], verdict.token)
 
@@ -178,8 +183,8 @@ def shares(sample):
 # ## A test you can run: chi-square
 # Shares of a sample are never exactly *p*. How far off may they be? With *n* draws, the sum χ² = Σ
 # (observed − expected)² / expected is about as large as the number of tokens less one (here 4) if the draws
-# do come from *p*, and it grows with *n* if they do not. The cell says how often chance alone gives as large
-# a one.
+# do come from *p*, and it grows with *n* if they do not. The cell says how often chance alone gives a χ² as
+# large as this: anything from some per cent up is no ground for doubt, one in a million is.
 
 # %%
 
@@ -196,28 +201,32 @@ def by_chance(chi2):
 
 
 found = chi_square(honest)
-print(f"χ² = {found:.1f}; larger by chance alone: {by_chance(found):.0%} of the times")
+print(f"χ² = {found:.1f}; larger by chance alone: {by_chance(found):.0%} of the time")
 
 # %% [markdown]
 # ## What goes wrong with a wrong q
 # The rule must be told the distribution that the draft was *really* drawn from. A common mistake is to draw
 # at one *temperature* (the logits are divided by it: below 1 the likely tokens become likelier) and state
-# another, or to forget *top-k* (only the k likeliest tokens may be drawn). Say *q* were uniform:
+# another, or to forget *top-k* (only the k likeliest tokens may be drawn). Suppose the rule is told that
+# *q* is uniform:
 
 # %%
 lie = jnp.full(5, 0.2)
 wrong = np.asarray(jax.vmap(lambda key: emitted(lie, key))(keys))
-print(f"χ² with a wrong q = {chi_square(wrong):,.0f}")
+print(f"χ² with a wrong q = {chi_square(wrong):,.0f}; by chance: {by_chance(chi_square(wrong)):.0e}")
 show.frequencies(
     small_p, {"true q": shares(honest), "wrong q": shares(wrong)}, [f"token {i}" for i in range(5)]
 )
 
 # %% [markdown]
-# The text still reads well, which is what makes this mistake hard to notice. Only a statistical test finds
+# Real text may still read well after such a mistake, which makes it hard to notice; a statistical test finds
 # it. The toolkit's own tests do this for every drafter, over all texts of several tokens at once.
 #
 # ## On real text
-# How often is a draft accepted along held-out text? For each place, Σ min(p, q) predicts it.
+# How often is a draft accepted along held-out text? For each place, Σ min(p, q) predicts it. (The words
+# before each place are the file's own; what the models write themselves may be easier or harder.) The
+# *secondary* learned the text, the *distilled* one the primary's predictions, the tandem those too, and it
+# may look.
 
 # %%
 windows = data.windows(data.encode(pair.tokenizer, text), 256, 4 if FAST else 32)
@@ -228,12 +237,12 @@ for name in ("secondary", "distilled", "tandem"):
 # %% [markdown]
 # **Your turn.** Set `small_q = small_p.copy()`, then `small_p[::-1].copy()`, and foresee the share of drafts
 # that stays before you run the cells again. Then restore `small_q` and state a `lie` that is only a little
-# wrong, `jnp.array([0.10, 0.45, 0.15, 0.10, 0.20])`: does χ² notice with `draws = 2_000`? With 40,000?
+# wrong, `jnp.array([0.10, 0.48, 0.15, 0.05, 0.22])`: does χ² notice with `draws = 2_000`? With 40,000?
 
 # %% [markdown]
 # ## What you have seen
 # * A draft is kept with probability min(1, p/q); after a rejection the primary draws from the residual.
-# * The probability that a draft is kept is 1 − TV(p, q): likeness is speed.
+# * The probability that a draft is kept is 1 − TV(p, q): likeness saves calls.
 # * The result has exactly the primary's distribution, if the rule knows the true *q*.
 #
 # ## Questions

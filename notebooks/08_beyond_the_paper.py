@@ -19,7 +19,8 @@
 #
 # **At the end you can**
 # * name six kinds of drafters, and say what each of them reads of the primary;
-# * swap one for another by changing one argument, and compare them fairly in one table;
+# * swap one for another by changing one argument, and compare them in one table, and say what it does not
+#   show;
 # * verify a block as a whole instead of token by token;
 # * bring a model from Hugging Face, and say what a GPU, a TPU or several devices change.
 #
@@ -79,7 +80,7 @@ short = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 4
 # | drafter | of the past it sees | trained |
 # |---|---|---|
 # | plain secondary | its own keys and values: it reads the text for itself | yes |
-# | **tandem** | the primary's states, projected into its own keys and values | yes |
+# | **tandem** | the primary's states, projected into keys and values, beside its own | yes |
 # | EAGLE | the primary's states at its input, beside the token; keys and values of its own | yes |
 # | cross-attending (GLIDE) | the primary's own cache, by queries only | yes |
 # | early exit | the primary's own first layers and their cache | a small exit |
@@ -153,9 +154,12 @@ display(HTML(show.html_table(rows, "Drafters at γ = 4, sampled")))
 show.tokens_per_call(comparison)
 
 # %% [markdown]
-# All have learned for seconds only; the shipped tandem (`pair.tandem`) has learned for much longer. What the
-# table cannot show is what they cost to build: most need a training each time the primary changes,
-# prompt lookup needs nothing at all.
+# All have learned for seconds only: the order says who learns fast, not who ends best. Nor is it quite
+# even: the tandem reads the state half-way up, which a short training makes most of. (`tandem-edu reproduce
+# --stage readers` trains longer.) What the table cannot show either is what they cost to build: most need a
+# training each time the primary changes, prompt lookup needs nothing at all.
+#
+# **Your turn.** Give EAGLE `[4]` instead of `"fused"`, or all of them 400 steps: does the order stay?
 #
 # Move the slider, and look at *where* each drafter is right. (Without a kernel you see γ = 4.)
 
@@ -263,8 +267,9 @@ print(f"{logits.shape[0]} rows, {logits.sharding.num_devices} device(s)")
 #
 # <details><summary>A router may end a block, but may not throw away the draft it just judged. Why?</summary>
 #
-# Leaving a draft out because of what it is makes the remaining drafts a biased sample of q, and the
-# acceptance rule is right only for honest samples of q. Whether to *go on* may depend on anything.
+# Then the drafts that do stand in that place are a biased sample of q, and the acceptance rule is right
+# only for honest ones. Whether to *go on* may depend on all that is known before the verdict, the draft
+# itself included.
 # </details>
 #
 # ## The way on

@@ -63,14 +63,16 @@ def is_panel(output: nbformat.NotebookNode) -> bool:
 
 def main(names: list[str]) -> None:
     """Build the notebooks of these names, or all."""
-    for source in sorted(HERE.glob("[0-9]*.py")):
-        if not names or source.stem in names:
-            began = time.perf_counter()
-            notebook = run(from_source(source))
-            told = complaints(notebook)
-            assert not told, f"{source.name} wrote to stderr: {told}"
-            nbformat.write(lasting(notebook), source.with_suffix(".ipynb"))
-            print(f"{source.with_suffix('.ipynb').name}: {time.perf_counter() - began:.0f} s", flush=True)
+    sources = {source.stem: source for source in sorted(HERE.glob("[0-9]*.py"))}
+    if unknown := set(names) - set(sources):
+        sys.exit(f"expected names among {', '.join(sources)}, got {', '.join(sorted(unknown))}")
+    for name in names or sources:
+        began, source = time.perf_counter(), sources[name]
+        notebook = run(from_source(source))
+        told = complaints(notebook)
+        assert not told, f"{source.name} wrote to stderr: {told}"
+        nbformat.write(lasting(notebook), source.with_suffix(".ipynb"))
+        print(f"{source.with_suffix('.ipynb').name}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ def test_there_are_notebooks():
     assert SOURCES
 
 
+def test_a_name_that_is_none_is_refused():
+    with pytest.raises(SystemExit, match=r"names among 00_quickstart, .*, got 00_quickstart.py"):
+        build.main(["00_quickstart.py"])
+
+
 @every_notebook
 def test_the_notebook_is_its_source(source):
     committed = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
