@@ -250,7 +250,7 @@ def test_who_stops_a_training_is_told_how_to_go_on(command, told, monkeypatch, c
 def test_the_help_names_every_stage(capsys):
     with pytest.raises(SystemExit):
         main(["reproduce", "--help"])
-    told = " ".join(capsys.readouterr().out.split())
+    told = "".join(capsys.readouterr().out.split())
     assert not [stage for stage in STAGES if stage not in told]
 
 
