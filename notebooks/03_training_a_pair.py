@@ -93,7 +93,7 @@ def new_tandem(layer_map):
 
 # %%
 length = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 4e-3}
-length["steps"] = 20 if FAST else 180
+length["steps"] = 20 if FAST else 160
 copying = ((1.0, Objective(ce=0.1, kl=0.9)),)
 telling = ((1.0, Objective(ce=1.0)),)
 blocks = {"block_lens": (2, 4, 8)}

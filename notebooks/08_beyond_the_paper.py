@@ -105,7 +105,7 @@ untrained = {
 if FAST:
     untrained = {name: untrained[name] for name in ("plain secondary", "tandem")}
 
-copying = {"steps": 10 if FAST else 100, "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),), **short}
+copying = {"steps": 10 if FAST else 85, "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),), **short}
 drafters = {}
 for name, model in untrained.items():
     plain = isinstance(model, te.Transformer)
