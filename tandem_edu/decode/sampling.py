@@ -95,7 +95,7 @@ def pick(p: Float[Array, " vocab"], u: Float[Array, " two"]) -> Int[Array, ""]:
     """A token drawn from `p`: first a group of about √vocab tokens, then one of its own.
 
     Each by the inverse of the cumulative distribution, with a number of its own: one for both would have too
-    few bits for a large vocabulary, and a running sum of them all takes a CPU longer than a drafter's step.
+    few bits for a large vocabulary.
 
     >>> p = jnp.array([0.0, 0.5, 0.0, 0.25, 0.25])  # in groups of 3, the second one filled up with a 0
     >>> [int(pick(p, jnp.array(u))) for u in [(0.0, 0.99), (0.49, 0.0), (0.5, 0.49), (0.99, 0.5)]]
@@ -108,12 +108,9 @@ def pick(p: Float[Array, " vocab"], u: Float[Array, " two"]) -> Int[Array, ""]:
 
 
 def _passed(weights: Float[Array, " n"], u: Float[Array, ""]) -> Int[Array, ""]:
-    """Where the running sum passes the share `u` of the whole: always at a positive weight, if there is one.
-
-    The sums are taken one by one: a cumulative one would be slower here.
-    """
+    """Where the running sum passes the share `u` of the whole: at a positive weight, if there is one."""
     index, positive = jnp.arange(weights.size), weights > 0
-    running = jnp.sum(jnp.tril(jnp.broadcast_to(weights, (weights.size, weights.size))), axis=-1)
+    running = jnp.cumsum(weights)
     last = jnp.max(jnp.where(positive, index, 0))
     return jnp.min(jnp.where(positive & (running > u * running[-1]), index, last))
 
