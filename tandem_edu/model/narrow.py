@@ -33,10 +33,10 @@ from tandem_edu.files import written_whole
 
 MAX_ROWS = 64
 """Beyond, XLA's packing pays; a prompt of so many tokens is read in two thirds of its time."""
-LANES = 8
-"""Numbers of a vector in `narrow.c`."""
+LANES = 16
+"""Numbers of a vector in `narrow.c`, at most."""
 SOURCE = Path(__file__).with_suffix(".c")
-THREADS = SOURCE.with_name("narrow_threads.h")
+HEADERS = [SOURCE.with_name(f"narrow_{part}.h") for part in ("threads", "vectors")]
 MAX_THREADS = 4
 """Beyond, the products of small models are too short to share."""
 NAMES = ("narrow", "narrow_transposed", "narrow_attention")
@@ -82,7 +82,8 @@ def _attention(plain: Callable) -> Callable:
         # Whole vectors only: heads of another width, which only toys have, are widened with zeros.
         widened = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -head_dim % LANES)])
         scaled, sides = jax.tree.map(lambda x: _merged(widened(x)), (q * head_dim**-0.5, sides))
-        arguments = [x for (k, v), mask in zip(sides, masks, strict=True) for x in (k, v, mask)]
+        bits = [-mask.astype(jnp.int32) for mask in masks]
+        arguments = [x for (k, v), seen in zip(sides, bits, strict=True) for x in (k, v, seen)]
         found = _call("narrow_attention", scaled.shape, scaled, *arguments)
         return found.reshape(*q.shape[:-1], -1)[..., :head_dim]
 
@@ -177,7 +178,7 @@ def _compiled() -> Path:
         f"-I{jax.ffi.include_dir()}",
     ]
     # Another processor, compiler or JAX is another file.
-    sources = [path.read_text("utf-8") for path in (SOURCE, THREADS)]
+    sources = [path.read_text("utf-8") for path in (SOURCE, *HEADERS)]
     facts = [*sources, found, *arguments, jax.__version__, *_processor()]
     digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tandem_edu"

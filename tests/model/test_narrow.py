@@ -130,7 +130,13 @@ def _attention_operands(heads, groups, q_len, head_dim, lengths):
     return q, sides, [masks[0].at[:, 0].set(True), *masks[1:]]
 
 
-SIZES = [(8, 2, 5, 32, [200]), (4, 4, 1, 12, [65, 3]), (2, 1, 16, 40, [64]), (1, 1, 3, 5, [130, 64, 1])]
+SIZES = [
+    (8, 2, 5, 32, [200]),
+    (8, 2, 2, 32, [200, 9]),
+    (4, 4, 1, 12, [65, 3]),
+    (2, 1, 16, 40, [64]),
+    (1, 1, 3, 5, [130, 64, 1]),
+]
 
 
 def _in_float64(q, sides, masks):
@@ -243,3 +249,17 @@ sys.stdout.write(np.asarray(y).tobytes().hex())
         [sys.executable, "-c", script.replace("{cores}", str(cores))], capture_output=True, check=True
     )
     assert run(1).stdout == run(4).stdout
+
+
+@needs_compiler
+@pytest.mark.skipif("avx512f" not in " ".join(room._processor()), reason="its vectors are the narrow ones")
+def test_a_processor_with_narrower_vectors_passes_the_same_tests(tmp_path):
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\nexec cc "$@" -mno-avx512f\n')
+    compiler.chmod(0o755)
+    names = "float64 or same_bits or to_the_bit or garbage"
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", names]
+    setting = {"CC": str(compiler), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(tests, env=os.environ | setting, capture_output=True, text=True)
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout
+    assert list(tmp_path.rglob("narrow-*.so"))
