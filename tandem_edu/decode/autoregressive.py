@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import PRNGKeyArray
 
 from tandem_edu.decode.request import Output, Request, Row, finish, make_request
-from tandem_edu.decode.sampling import EMIT, Sampling, uniforms
+from tandem_edu.decode.sampling import EMIT, Sampling
 from tandem_edu.decode.trace import Trace
 from tandem_edu.errors import require
 from tandem_edu.model import Transformer
@@ -52,10 +52,10 @@ def _generate(model: Transformer, request: Request):
     def read(row: Row):
         return model.prefill(row.text[: request.prompt_bucket], row.prompt_len - 1, capacity)[1]
 
-    def step(row: Row, text, n, cache, stopped):
+    def step(row: Row, u, text, n, cache, stopped):
         logits, after = model.extend(text[n - 1][None], cache)
         p = request.sampling.probabilities(logits[0])
-        token = request.sampling.draw(p, uniforms(row.key, n, 1)[0, EMIT])
+        token = request.sampling.draw(p, u[n, 0, EMIT])
         done = stopped | (n >= row.end)
         text = text.at[jnp.where(done, capacity, n)].set(token, mode="drop")
         n = jnp.where(done, n, n + 1)
@@ -66,6 +66,7 @@ def _generate(model: Transformer, request: Request):
         return jnp.any((n < request.row.end) & ~stopped)
 
     row = request.row
+    u = request.rows(lambda row: request.sampling.numbers(row.key, capacity, 1))(row)
     state = (row.text, row.prompt_len, request.begin(read), jnp.zeros(row.end.shape, bool))
-    text, n, _, _ = lax.while_loop(unfinished, lambda state: request.rows(step)(row, *state), state)
+    text, n, _, _ = lax.while_loop(unfinished, lambda state: request.rows(step)(row, u, *state), state)
     return text, n, request.rows(partial(Trace.of_single_tokens, rows=capacity))(n - row.prompt_len)

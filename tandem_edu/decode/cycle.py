@@ -9,7 +9,8 @@ With `n` tokens of text of which the primary has read all but the last (the *pen
    tandem's block is overwritten from what the primary has just read.
 
 γ is a traced value under a static γ_max, so a sweep over γ compiles once; the primary always reads
-γ_max + 1 tokens, and what lies beyond γ + 1 of them is never looked at.
+γ_max + 1 tokens, and what lies beyond γ + 1 of them is never looked at. (On a CPU a switch between widths
+was tried: it copies the cache, which costs more than the tokens it saves.)
 
 In a batch every row is at a place of its own in its own text. A row that is done goes on computing
 beside the others, and nothing of that is kept.
@@ -22,12 +23,12 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from tandem_edu.decode.drafters import Drafter, Reading
 from tandem_edu.decode.request import Request, Row
 from tandem_edu.decode.routers import Router
-from tandem_edu.decode.sampling import DRAFT, Sampling, uniforms
+from tandem_edu.decode.sampling import DRAFT, Sampling
 from tandem_edu.decode.trace import Trace
 from tandem_edu.errors import require
 from tandem_edu.model import Cache, Transformer
@@ -56,7 +57,8 @@ class State(eqx.Module):
     text: Int[Array, "*rows capacity"]
     n: Int[Array, "*rows"]
     end: Int[Array, "*rows"]
-    key: Shaped[PRNGKeyArray, "*rows"]
+    u: Float[Array, "*rows start width role two"]
+    """The random numbers of the cycles that start at each position."""
     cache: Cache
     drafter: Any
     trace: Trace
@@ -67,7 +69,7 @@ class Draft(eqx.Module):
     """The drafts of one cycle, and what the router saw of each."""
 
     u: Float[Array, "*rows width role two"]
-    """The cycle's random numbers."""
+    """This cycle's random numbers."""
     drafted: Int[Array, "*rows"]
     ids: Int[Array, "*rows block"]
     q: Float[Array, "*rows block vocab"]
@@ -99,7 +101,8 @@ def begin(decoder: Decoder, request: Request) -> State:
     text = jnp.pad(row.text, [(0, 0)] * (row.text.ndim - 1) + [(0, width)])
     trace = request.rows(lambda _: Trace.empty(row.text.shape[-1], decoder.max_block_len))(row)
     done = jnp.zeros(row.end.shape, bool)
-    return State(text, row.prompt_len, row.end, row.key, cache, drafter, trace, done)
+    u = request.rows(lambda row: request.sampling.numbers(row.key, capacity, width))(row)
+    return State(text, row.prompt_len, row.end, u, cache, drafter, trace, done)
 
 
 def cycle(decoder: Decoder, state: State, rows: Callable) -> tuple[State, Draft]:
@@ -130,7 +133,7 @@ def _no_draft(decoder: Decoder, state: State) -> Draft:
         guess = eqx.filter_eval_shape(decoder.drafter.step, jnp.int32(0), state.drafter, state.cache)
         features = decoder.router.n_features(guess.hidden.shape[0])
     return Draft(
-        u=uniforms(state.key, state.n, block + 1),
+        u=state.u[state.n],
         drafted=jnp.int32(0),
         ids=jnp.zeros(block, jnp.int32),
         q=jnp.zeros((block, vocab)),
@@ -191,7 +194,7 @@ def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
         text=lax.dynamic_update_slice(state.text, run, (state.n,)),
         n=n,
         end=state.end,
-        key=state.key,
+        u=state.u,
         cache=cache,
         drafter=decoder.drafter.commit(draft.state, Reading(block, hidden, cache, state.n - 1)),
         trace=trace,

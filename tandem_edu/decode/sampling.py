@@ -81,6 +81,15 @@ class Sampling(eqx.Module):
         """The token id that `u`, uniform in [0, 1), picks from `p`. Greedy distributions need none."""
         return likeliest(p) if self.greedy else pick(p, u)
 
+    def numbers(self, key: PRNGKeyArray, capacity: int, width: int) -> Float[Array, "start width role two"]:
+        """`uniforms` for every position of a text that a cycle may start at.
+
+        All at once: on a CPU a generator called from a decoding loop takes as long as a draft.
+        """
+        if self.greedy:
+            return jnp.zeros((capacity, width, 3, 2))
+        return jax.vmap(lambda start: uniforms(key, start, width))(jnp.arange(capacity))
+
 
 def uniforms(key: PRNGKeyArray, start: Int[Array, ""], width: int) -> Float[Array, "width role two"]:
     """The random numbers of the cycle that starts at position `start` of a text.

@@ -18,6 +18,8 @@ from tandem_edu.zoo.shipped import Pair
 from tandem_edu.zoo.split import Texts
 
 THRESHOLDS = (0.2, 0.35, 0.5, 0.65, 0.8)
+MOST = (4, 6, ROUTER_LEN)
+"""The longest blocks that the drafter's own probability may end; the router has learned with one."""
 Way = tuple[int, Router | None]
 """γ_max and router."""
 
@@ -44,12 +46,13 @@ def adaptive_table(pair: Pair, parts: Texts, count: int = 12, say: Callable[[str
                     }
                 )
     note = (
-        f"The tandem with a constant γ, and with blocks of at most {ROUTER_LEN} that end after the first "
-        f"draft whose confidence is below τ: the drafter's own probability of it, or the router's estimate "
-        f"that it will be accepted, learned from sampled text. γ and τ are those that were fastest on "
-        f"development prompts. Wasted: drafts made and not accepted, of those made. In brackets, of tokens "
-        f"per call: 95 % of 2,000 resamplings of the prompts; of speeds: the quartiles of the rounds. The "
-        f"paper: 1.04 to 1.09 times a constant γ."
+        "The tandem with a constant γ, and with blocks of so many drafts at most that end after the first "
+        "draft whose confidence is below τ: the drafter's own probability of it, or the router's estimate "
+        "that it will be accepted, learned from sampled text. However early a block ends, the primary reads "
+        "as many tokens as it could have had. γ and τ are those that were fastest on development prompts. "
+        "Wasted: drafts made and not accepted, of those made. In brackets, of tokens per call: 95 % of 2,000 "
+        "resamplings of the prompts; of speeds: the quartiles of the rounds. The paper: 1.04 to 1.09 times a "
+        "constant γ."
     )
     return Table("adaptive", "Adaptive block length", note, rows)
 
@@ -58,8 +61,13 @@ def _families(pair: Pair) -> dict[str, dict[str, Way]]:
     """Ways to set the block's length, by family and setting."""
     return {
         "constant": {f"γ = {block_len}": (block_len, None) for block_len in (1, 2, 3, 4, 5, 6, 8)},
-        "own probability": {f"τ = {tau}": (ROUTER_LEN, ConfidenceRule(tau)) for tau in THRESHOLDS},
-        "router": {f"τ = {tau}": (ROUTER_LEN, pair.router.with_threshold(tau)) for tau in THRESHOLDS},
+        "own probability": {
+            f"γ ≤ {most}, τ = {tau}": (most, ConfidenceRule(tau)) for most in MOST for tau in THRESHOLDS
+        },
+        "router": {
+            f"γ ≤ {ROUTER_LEN}, τ = {tau}": (ROUTER_LEN, pair.router.with_threshold(tau))
+            for tau in THRESHOLDS
+        },
     }
 
 
