@@ -52,13 +52,13 @@ class Decoder(eqx.Module):
 
 
 class State(eqx.Module):
-    """All that changes."""
+    """All that changes, and the random numbers."""
 
     text: Int[Array, "*rows capacity"]
     n: Int[Array, "*rows"]
     end: Int[Array, "*rows"]
-    u: Float[Array, "*rows start width role two"]
-    """The random numbers of the cycles that start at each position."""
+    u: Float[Array, "*rows capacity width role two"]
+    """`Sampling.numbers`."""
     cache: Cache
     drafter: Any
     trace: Trace

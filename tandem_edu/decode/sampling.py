@@ -81,8 +81,10 @@ class Sampling(eqx.Module):
         """The token id that `u`, uniform in [0, 1), picks from `p`. Greedy distributions need none."""
         return likeliest(p) if self.greedy else pick(p, u)
 
-    def numbers(self, key: PRNGKeyArray, capacity: int, width: int) -> Float[Array, "start width role two"]:
-        """`uniforms` for every position of a text that a cycle may start at.
+    def numbers(
+        self, key: PRNGKeyArray, capacity: int, width: int
+    ) -> Float[Array, "capacity width role two"]:
+        """`uniforms` for every position of a text that a cycle may start at; greedy, which needs none, zeros.
 
         All at once: on a CPU a generator called from a decoding loop takes as long as a draft.
         """

@@ -9,7 +9,7 @@
 #include "narrow_vectors.h"
 #include "xla/ffi/api/c_api.h"
 
-#define SUMS (REGISTERS * 3 / 4) /* that a loop keeps in registers */
+#define SUMS (REGISTERS * 3 / 4) /* vectors that a loop sums in registers */
 #define GROUP (SUMS / 2)         /* rows that share one pass over the matrix */
 #define BROAD 256                /* columns of y that one thread fills at a time, at most */
 #define DEPTH 8                  /* rows of W that are summed in registers */
@@ -19,13 +19,15 @@
 /* Vectors side by side that so many rows leave room for. */
 #define ACROSS(rows) ((rows) * 8 <= SUMS ? 8 : (rows) * 4 <= SUMS ? 4 : 2)
 
-/* what(n) for the n = `rows` at hand, at most GROUP: each has loops of its own that the compiler unrolls. */
+/* Calls what(rows), at most what(GROUP), with the number as a constant: the compiler unrolls its loops. */
 #define CASE(n, what) \
   case n: what(n); break;
 #if SUMS == 24
 #define MORE(what) CASE(7, what) CASE(8, what) CASE(9, what) CASE(10, what) CASE(11, what) CASE(12, what)
-#else
+#elif SUMS == 12
 #define MORE(what)
+#else
+#error "a case for each number of rows up to GROUP"
 #endif
 #define FOR_ROWS(rows, what)                                                                            \
   switch ((rows) < GROUP ? (rows) : GROUP) {                                                            \
@@ -51,21 +53,31 @@ ALWAYS tile(const int rows, const int across, const float *x, const float *w, fl
     for (int j = 0; j < across; j++) *(vec *)(sum + r * S + j * LANES) = total[r][j];
 }
 
+/* The same for so many columns, whole vectors of them: as many side by side as may be, then fewer. */
+#define SIDE_BY_SIDE(n)                                    \
+  if (n <= ACROSS(rows))                                   \
+    for (; column + n * LANES <= columns; column += n * LANES) \
+      tile(rows, n, x, w + column, sum + column, K, N, S, depth);
+ALWAYS tiles(const int rows, const float *x, const float *w, float *sum, int64_t K, int64_t N, int64_t S,
+             int64_t depth, int64_t columns) {
+  int64_t column = 0;
+  SIDE_BY_SIDE(8) SIDE_BY_SIDE(4) SIDE_BY_SIDE(2) SIDE_BY_SIDE(1)
+}
+
 /* y[rows, from .. to) = x W: W streams by once, DEPTH of its rows at a time. */
 ALWAYS product(const int rows, const float *x, const float *w, float *y, int64_t K, int64_t N, int64_t from,
                int64_t to) {
-  const int across = ACROSS(rows);
+  const int64_t columns = (to - from) / LANES * LANES, rest = to - from - columns;
   float WHOLE_LINES sum[GROUP * BROAD];
   memset(sum, 0, sizeof(float) * rows * BROAD);
   for (int64_t k = 0; k < K; k += DEPTH) {
     const int64_t depth = K - k < DEPTH ? K - k : DEPTH;
-    int64_t n = from;
-    for (; n + across * LANES <= to; n += across * LANES)
-      tile(rows, across, x + k, w + k * N + n, sum + n - from, K, N, BROAD, depth);
-    for (; n < to; n += LANES) { /* the last columns go through a copy with room for a whole vector */
+    const float *part = w + k * N + from;
+    tiles(rows, x + k, part, sum, K, N, BROAD, depth, columns);
+    if (rest) { /* the last columns go through a copy with room for a whole vector */
       float WHOLE_LINES edge[DEPTH * LANES];
-      for (int64_t d = 0; d < depth; d++) *(vec *)(edge + d * LANES) = load(w + (k + d) * N + n, to - n);
-      tile(rows, 1, x + k, edge, sum + n - from, K, LANES, BROAD, depth);
+      for (int64_t d = 0; d < depth; d++) *(vec *)(edge + d * LANES) = load(part + d * N + columns, rest);
+      tile(rows, 1, x + k, edge, sum + columns, K, LANES, BROAD, depth);
     }
   }
   for (int r = 0; r < rows; r++) memcpy(y + r * N + from, sum + r * BROAD, sizeof(float) * (to - from));
@@ -121,8 +133,8 @@ typedef struct {
 #define PRODUCT(n) product(n, x, p->matrix, y, p->K, p->N, from, to)
 #define TRANSPOSED(n) transposed(n, x, p->matrix, y, p->K, p->N, from, to)
 #define STRIP_OF(kind, what)                                                                 \
-  static void kind##_strip(const void *what_of, int strip) {                                 \
-    const Product *p = what_of;                                                              \
+  static void kind##_strip(const void *given, int strip) {                                   \
+    const Product *p = given;                                                                \
     const int64_t from = strip * p->strip, end = from + p->strip;                            \
     const int64_t to = end < p->N ? end : p->N;                                              \
     const float *x = p->x;                                                                   \
@@ -137,30 +149,34 @@ STRIP_OF(transposed, TRANSPOSED)
 #define PARTS (CHUNK / LANES) /* their vectors */
 #define MANY 8                /* queries for which it pays to turn the keys over */
 
-/* What a query has gathered: the top score, Σ e^(score - top) lane by lane, and Σ e^(score - top) · value. */
+/* What a query has gathered: the top score, and Σ e^(score - top) lane by lane. */
 typedef struct {
   vec top, total;
-  float *mixed;
 } Gathered;
 
-/* The scores of one query become weights, and what it has gathered fades to the new top. */
-static inline void weigh(Gathered *so_far, vec *weight, const int32_t *mask, int64_t count, int64_t D) {
+/* The next of the mask's words, at most a vector of them. */
+static inline ivec next_seen(const int32_t *mask, int64_t left) {
+  ivec seen = {0};
+  if (left >= LANES) return *(const ivec *)mask;
+  if (left > 0) memcpy(&seen, mask, sizeof(int32_t) * left);
+  return seen;
+}
+
+/* The scores of one query become weights; what it has gathered, and mixed[D] of values, fade to the new top. */
+ALWAYS weigh(Gathered *so_far, vec *weight, float *mixed, const int32_t *mask, int64_t count, int64_t D) {
   vec top = so_far->top, sum = {0};
   for (int part = 0; part < PARTS; part++) {
-    const int64_t left = count - part * LANES;
-    ivec seen = {0};
-    if (left >= LANES) seen = *(const ivec *)(mask + part * LANES);
-    else if (left > 0) memcpy(&seen, mask + part * LANES, sizeof(int32_t) * left);
+    const ivec seen = next_seen(mask + part * LANES, count - part * LANES);
     weight[part] = choose(seen, weight[part], (vec){0} - INFINITY);
     top = larger(top, weight[part]);
   }
   top = largest_lane(top);
-  const vec base = choose(top > -INFINITY, top, (vec){0}); /* it may have seen no key so far */
+  const vec base = choose(top != -INFINITY, top, (vec){0}); /* it may have seen no key so far */
   const vec fade = exponential(so_far->top - base);
   for (int part = 0; part < PARTS; part++) sum += weight[part] = exponential(weight[part] - base);
   so_far->top = top;
   so_far->total = so_far->total * fade + sum;
-  for (int64_t d = 0; d < D; d += LANES) *(vec *)(so_far->mixed + d) *= fade;
+  for (int64_t d = 0; d < D; d += LANES) *(vec *)(mixed + d) *= fade;
 }
 
 /* over[D, CHUNK]: a chunk of keys[count, D], turned over. */
@@ -190,23 +206,18 @@ typedef struct {
   int64_t count, D;
 } Chunk;
 
-/* A few queries and one chunk: the softmax as far as it is known, as in arXiv:2205.14135. */
-ALWAYS gather(const int rows, Gathered *so_far, const float *query, const int32_t **mask, const Chunk *chunk) {
+/* A few queries and one chunk: the softmax as far as it is known, as in arXiv:2205.14135. mixed[rows, D] is
+   Σ e^(score - top) · value. */
+ALWAYS gather(const int rows, Gathered *so_far, float *mixed, const float *query, const int32_t **mask,
+              const Chunk *chunk) {
   const int64_t D = chunk->D, count = chunk->count;
-  const int across = ACROSS(rows);
   vec WHOLE_LINES weight[GROUP][PARTS];
-  float *mixed = so_far->mixed; /* of all rows, one after the other */
   if (chunk->over)
     for (int r = 0; r < rows; r++) score(weight[r], query + r * D, chunk->over, count, D);
   else
     transposed(rows, query, chunk->keys, (float *)weight, D, CHUNK, 0, count);
-  for (int r = 0; r < rows; r++) weigh(so_far + r, weight[r], mask[r], count, D);
-  int64_t d = 0;
-  for (; d + across * LANES <= D; d += across * LANES)
-    tile(rows, across, (float *)weight, chunk->values + d, mixed + d, CHUNK, D, D, count);
-  for (; d + 2 * LANES <= D; d += 2 * LANES)
-    tile(rows, 2, (float *)weight, chunk->values + d, mixed + d, CHUNK, D, D, count);
-  for (; d < D; d += LANES) tile(rows, 1, (float *)weight, chunk->values + d, mixed + d, CHUNK, D, D, count);
+  for (int r = 0; r < rows; r++) weigh(so_far + r, weight[r], mixed + r * D, mask[r], count, D);
+  tiles(rows, (float *)weight, chunk->values, mixed, CHUNK, D, D, count, D);
 }
 
 /* Whether any of the queries sees any key of a chunk. */
@@ -248,6 +259,8 @@ XLA_FFI_Error *narrow_transposed(XLA_FFI_CallFrame *frame) {
   return NULL;
 }
 
+#define GATHER(n) gather(n, so_far + r, out + r * D, queries + r * D, masks, &chunk)
+
 /* The queries that read the keys and values of head `g`, of all texts' heads one after the other. */
 static void attend_head(const void *what, int g) {
   const XLA_FFI_CallFrame *frame = what;
@@ -260,7 +273,7 @@ static void attend_head(const void *what, int g) {
   float WHOLE_LINES over[rows < MANY ? 1 : CHUNK * D];
   Gathered so_far[rows];
   memset(out, 0, sizeof(float) * rows * D);
-  for (int64_t r = 0; r < rows; r++) so_far[r] = (Gathered){(vec){0} - INFINITY, {0}, out + r * D};
+  for (int64_t r = 0; r < rows; r++) so_far[r] = (Gathered){(vec){0} - INFINITY, {0}};
   for (int64_t side = 1; side < frame->args.size; side += 3) {
     const int64_t T = given[side]->dims[1];
     const float *k = (float *)given[side]->data + g * T * D, *v = (float *)given[side + 1]->data + g * T * D;
@@ -272,18 +285,19 @@ static void attend_head(const void *what, int g) {
       if (chunk.over) turn_keys(chunk.keys, over, count, D);
       for (int64_t r = 0; r < rows; r += GROUP) {
         for (int i = 0; i < GROUP; i++) masks[i] = mask + (r + i) % Q * T;
-#define GATHER(n) gather(n, so_far + r, queries + r * D, masks, &chunk)
         FOR_ROWS(rows - r, GATHER)
       }
     }
   }
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t d = 0; d < D; d += LANES) *(vec *)(out + r * D + d) /= sum_of_lanes(so_far[r].total);
+  for (int64_t r = 0; r < rows; r++) {
+    const vec total = sum_of_lanes(so_far[r].total);
+    for (int64_t d = 0; d < D; d += LANES) *(vec *)(out + r * D + d) /= total;
+  }
 }
 
-/* softmax(q kᵀ) v over one or more sides of keys and values, for B texts. Arguments: q[B · H, Q, D], then for
-   each side k[B · G, T, D], v[B · G, T, D] and mask[B, Q, T], all
-   bits of which are set where a key is seen; the result is [B · H, Q, D]. */
+/* softmax(q kᵀ) v over one or more sides of keys and values, for B texts. Arguments: q[B · H, Q, D], then
+   for each side k[B · G, T, D], v[B · G, T, D] and int32 mask[B, Q, T], where all bits are set of what is
+   seen; D is whole vectors. The result is [B · H, Q, D]. */
 XLA_FFI_Error *narrow_attention(XLA_FFI_CallFrame *frame) {
   if (told_version(frame)) return NULL;
   share(attend_head, frame, ((XLA_FFI_Buffer *)frame->args.args[1])->dims[0]);

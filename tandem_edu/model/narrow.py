@@ -10,7 +10,8 @@ Besides, up to `MAX_ROWS` (those of all texts of a batch together) a row's resul
 rows come with it, to the last bit: what is verified in one call of γ + 1 rows is what decoding one by one
 computes.
 
-Without a C compiler, on a GPU or TPU, in training and with `TANDEM_EDU_NARROW=0`, XLA does it all.
+Without a C compiler, on Windows, on a GPU or TPU, in training and with `TANDEM_EDU_NARROW=0`, XLA does it
+all.
 """
 
 import ctypes
@@ -65,7 +66,7 @@ def attention(plain: Callable, q: Array, sides: Sequence, masks: Sequence) -> Ar
     """`plain(q, sides, masks)`, where that is a softmax over the keys of all sides (`layers.attend`).
 
     One pass over the keys that are seen, in the manner of arXiv:2205.14135; what lies behind them costs
-    nothing. Only for `q[n_heads, q_len, head_dim]`, or that under `jax.vmap`.
+    little. Only for `q[n_heads, q_len, head_dim]`, or that under `jax.vmap`.
     """
     few = q.ndim == 3 and q.shape[-2] <= MAX_ROWS and q.dtype == jnp.float32
     if not (few and available()):
@@ -79,7 +80,7 @@ def _attention(plain: Callable) -> Callable:
 
     def compiled(q, sides, masks):
         head_dim = q.shape[-1]
-        # Whole vectors only: heads of another width, which only toys have, are widened with zeros.
+        # Whole vectors only: heads of another width are widened with zeros.
         widened = lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -head_dim % LANES)])
         scaled, sides = jax.tree.map(lambda x: _merged(widened(x)), (q * head_dim**-0.5, sides))
         bits = [-mask.astype(jnp.int32) for mask in masks]
@@ -147,7 +148,7 @@ _PRODUCTS = {transposed: _product(transposed) for transposed in (False, True)}
 @cache
 def available() -> bool:
     """Whether the compiled product can be had here; the first call compiles it."""
-    if os.environ.get("TANDEM_EDU_NARROW") == "0":
+    if os.environ.get("TANDEM_EDU_NARROW") == "0" or os.name == "nt":  # GCC aligns no vectors on its stack
         return False
     try:
         library = ctypes.CDLL(str(_compiled()))
@@ -168,6 +169,7 @@ def _compiled() -> Path:
     arguments = [
         "-O3",
         "-ffp-contract=fast",
+        "--param=avoid-fma-max-bits=0",  # else GCC would round a loop with one sum its own way
         "-fno-tree-vectorize",  # a sum that is vectorised here and not there would be rounded differently
         "-fno-strict-aliasing",
         "-fPIC",
@@ -186,7 +188,9 @@ def _compiled() -> Path:
     if not path.exists():
         with written_whole(path) as part:
             native = ["-mcpu=native"] if platform.machine() in ("arm64", "aarch64") else ["-march=native"]
-            subprocess.run([found, *arguments, *native, str(SOURCE), "-o", str(part)], check=True, timeout=60)
+            subprocess.run(
+                [found, *arguments, *native, str(SOURCE), "-o", str(part)], check=True, timeout=180
+            )
     return path
 
 

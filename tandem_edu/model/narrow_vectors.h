@@ -6,7 +6,7 @@
 
 #if defined(__AVX512F__)
 #define LANES 16     /* floats of a vector */
-#define REGISTERS 32 /* vectors that fit in them */
+#define REGISTERS 32 /* of the processor, for a vector each */
 #else
 #define LANES 8
 #define REGISTERS 16
@@ -67,7 +67,7 @@ static inline vec larger(vec a, vec b) { return choose(a > b, a, b); }
     }
 ALWAYS turn_over(vec v[LANES]) { EACH_STEP(TURN) }
 
-/* The sum of all v[i]: neighbours first, then pairs, then fours. v is used up. */
+/* The sum of all v[i]: neighbours first, then pairs, then fours, ... v is used up. */
 #define ADD(step) \
   for (int i = 0; i < LANES; i += 2 * step) v[i] += v[i + step];
 static inline vec sum_of(vec v[LANES]) {
@@ -108,5 +108,5 @@ static inline vec exponential(vec x) {
   series = series * rest + 0.5f;
   series = series * rest * rest + rest + 1.0f;
   ivec power = (__builtin_convertvector(whole, ivec) + 127) << 23;
-  return choose(x > -87.25f, series * (vec)power, (vec){0});
+  return choose(~(x <= -87.25f), series * (vec)power, (vec){0}); /* of what is no number, none */
 }

@@ -18,7 +18,7 @@ from tandem_edu.zoo.shipped import Pair
 from tandem_edu.zoo.split import Texts
 
 THRESHOLDS = (0.2, 0.35, 0.5, 0.65, 0.8)
-MOST = (4, 6, ROUTER_LEN)
+MOST = (4, ROUTER_LEN)
 """The longest blocks that the drafter's own probability may end; the router has learned with one."""
 Way = tuple[int, Router | None]
 """γ_max and router."""
@@ -48,11 +48,11 @@ def adaptive_table(pair: Pair, parts: Texts, count: int = 12, say: Callable[[str
     note = (
         "The tandem with a constant γ, and with blocks of so many drafts at most that end after the first "
         "draft whose confidence is below τ: the drafter's own probability of it, or the router's estimate "
-        "that it will be accepted, learned from sampled text. However early a block ends, the primary reads "
-        "as many tokens as it could have had. γ and τ are those that were fastest on development prompts. "
-        "Wasted: drafts made and not accepted, of those made. In brackets, of tokens per call: 95 % of 2,000 "
-        "resamplings of the prompts; of speeds: the quartiles of the rounds. The paper: 1.04 to 1.09 times a "
-        "constant γ."
+        "that it will be accepted, learned from sampled text with the longest blocks only. However early a "
+        "block ends, the primary reads as many tokens as it could have had. γ and τ are those that were "
+        "fastest on development prompts. Wasted: drafts made and not accepted, of those made. In brackets, "
+        "of tokens per call: 95 % of 2,000 resamplings of the prompts; of speeds: the quartiles of the "
+        "rounds. The paper: 1.04 to 1.09 times a constant γ."
     )
     return Table("adaptive", "Adaptive block length", note, rows)
 

@@ -34,13 +34,13 @@ def decoding_tables(
 ) -> tuple[list[Table], dict[str, Comparison]]:
     """Accepted drafts per block and wall-clock; and the comparisons on the test prompts, to draw.
 
-    Drafts are counted on `count` prompts of a kind; a third of them are timed, and as many choose γ.
+    Drafts are counted on `count` prompts of a kind; a third of them are timed, and a sixth as many choose γ.
     """
     blocks: list[dict[str, Any]] = []
     clock: list[dict[str, Any]] = []
     kept: dict[str, Comparison] = {}
     timed_count = max(2, count // 3)
-    chosen = prompts_of_kinds(pair.tokenizer, parts, "dev", timed_count)
+    chosen = prompts_of_kinds(pair.tokenizer, parts, "dev", max(2, count // 6))
     reported = prompts_of_kinds(pair.tokenizer, parts, "test", count)
     for kind, prompts in reported.items():
         for mode, sampling in MODES.items():
