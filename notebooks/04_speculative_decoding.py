@@ -134,8 +134,9 @@ print("after:", repr(pair.tokenizer.decode(prompt[: place + 1].tolist())[-60:]))
 show.overlap(p, q, strings)
 
 # %% [markdown]
-# The green part is what both agree on. A draft lands there with probability Σ min(p, q), and that is the
-# probability that it is accepted. The **total variation distance** is TV = ½ Σ |p − q|, and
+# The green part, that of the other tokens together included, is what both agree on. A draft lands there
+# with probability Σ min(p, q), and that is the probability that it is accepted. The **total variation
+# distance** is TV = ½ Σ |p − q|, and
 #
 # $$\sum_v \min(p(v), q(v)) = 1 - \mathrm{TV}(p, q).$$
 #
@@ -213,10 +214,10 @@ print(f"χ² = {found:.1f}; larger by chance alone: {by_chance(found):.0%} of th
 # %%
 lie = jnp.full(5, 0.2)
 wrong = np.asarray(jax.vmap(lambda key: emitted(lie, key))(keys))
-print(f"χ² with a wrong q = {chi_square(wrong):,.0f}; by chance: {by_chance(chi_square(wrong)):.0e}")
-show.frequencies(
-    small_p, {"true q": shares(honest), "wrong q": shares(wrong)}, [f"token {i}" for i in range(5)]
-)
+chance = by_chance(chi_square(wrong))
+often = f"{chance:.0e} of the time" if chance else "never, to all of a float's digits"
+print(f"χ² with a wrong q = {chi_square(wrong):,.0f}; larger by chance alone: {often}")
+show.frequencies(small_p, {"true q": shares(honest), "wrong q": shares(wrong)}, [str(i) for i in range(5)])
 
 # %% [markdown]
 # Real text may still read well after such a mistake, which makes it hard to notice; a statistical test finds

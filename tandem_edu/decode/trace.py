@@ -104,7 +104,8 @@ class Trace(eqx.Module):
         - `mean_drafted` = drafted / cycles, `acceptance_rate` = accepted / drafted;
         - `acceptance_by_position`: α_i, the share of drafts at position i accepted among those whose
           predecessors were all accepted (a block cut short at the end of the text is counted as far
-          as it went); `None` where no draft was reached.
+          as it went); `None` where no draft was reached;
+        - `reached_by_position`: of how many drafts that is the share.
         """
         return summarise([self])
 
@@ -133,6 +134,7 @@ def summarise(traces: Sequence[Trace]) -> dict[str, Any]:
         "mean_drafted": _ratio(drafted.sum(), len(emitted)),
         "acceptance_rate": _ratio(accepted.sum(), drafted.sum()),
         "acceptance_by_position": acceptance_by_position(judged, accepted),
+        "reached_by_position": reached_by_position(judged, accepted),
     }
 
 
@@ -142,11 +144,17 @@ def acceptance_by_position(drafted: np.ndarray, accepted: np.ndarray) -> list[fl
     >>> acceptance_by_position(np.array([2, 2, 2, 1]), np.array([2, 1, 0, 1]))
     [0.75, 0.5]
     """
-    alphas = []
-    for i in range(int(drafted.max(initial=0))):
-        reached = int(np.sum((drafted > i) & (accepted >= i)))
-        alphas.append(int(np.sum(accepted > i)) / reached if reached else None)
-    return alphas
+    reached = reached_by_position(drafted, accepted)
+    return [int(np.sum(accepted > i)) / count if count else None for i, count in enumerate(reached)]
+
+
+def reached_by_position(drafted: np.ndarray, accepted: np.ndarray) -> list[int]:
+    """Drafts at position i whose predecessors were all accepted, i = 0 .. max(drafted) - 1.
+
+    >>> reached_by_position(np.array([2, 2, 2, 1]), np.array([2, 1, 0, 1]))
+    [4, 2]
+    """
+    return [int(np.sum((drafted > i) & (accepted >= i))) for i in range(int(drafted.max(initial=0)))]
 
 
 def _ratio(part: Any, whole: Any) -> float | None:

@@ -6,7 +6,17 @@ import numpy as np
 
 from tandem_edu.measure import spread
 from tandem_edu.measure.thresholds import Threshold
-from tandem_edu.show.picture import BLACK, BLUE, GREEN, ORANGE, PINK, Picture, canvases
+from tandem_edu.show.picture import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PINK,
+    Picture,
+    canvases,
+    legend,
+    primary_alone,
+)
 
 
 def thresholds(sweep: Sequence[Threshold], mark: float | None = None) -> Picture:
@@ -17,23 +27,25 @@ def thresholds(sweep: Sequence[Threshold], mark: float | None = None) -> Picture
     taus = [one.threshold for one in sweep]
     length.plot(taus, [one.drafted for one in sweep], color=ORANGE, marker="s", ls="--", label="drafted")
     length.plot(taus, [one.accepted for one in sweep], color=GREEN, marker="o", label="accepted")
-    length.legend(frameon=False)
     waste.plot(taus, [one.wasted for one in sweep], color=PINK, marker="D", ls=":")
     waste.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"])
     for axes in (length, speed):
         axes.locator_params(axis="y", nbins=4)
     medians, lows, highs = zip(*(spread(one.speedup) for one in sweep), strict=True)
-    speed.plot(taus, medians, color=BLUE, marker="^")
-    speed.fill_between(taus, lows, highs, color=BLUE, alpha=0.2)
-    speed.axhline(1, color=BLACK, linewidth=1)
+    speed.plot(taus, medians, color=BLUE, marker="^", label="median")
+    speed.fill_between(taus, lows, highs, color=BLUE, alpha=0.2, label="quartiles")
+    primary_alone(speed)
     for axes in (length, waste, speed):
         axes.set_ylim(bottom=0)
         axes.set_xticks([0, 0.5, 1])
         if mark is not None:
-            axes.axvline(mark, color=BLACK, linewidth=1, linestyle="--")
+            axes.axvline(mark, color=BLACK, linewidth=1, linestyle="--", label=f"τ = {mark:g}")
+    legend(length)
+    legend(speed, loc="lower right")
     best = sweep[int(np.argmax(medians))]
     told = "; ".join(
-        f"τ = {one.threshold:g}: {one.drafted:.1f} drafts, {one.wasted:.0%} wasted" for one in sweep
+        f"τ = {one.threshold:g}: {one.drafted:.1f} drafts, {one.wasted:.0%} wasted, {fast:.2f} times as fast"
+        for one, fast in zip(sweep, medians, strict=True)
     )
     marked = "" if mark is None else f" Marked: {mark:g}."
     return Picture(

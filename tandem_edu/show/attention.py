@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 
 from tandem_edu.measure.attention import OWN, PRIMARY, primary_share
 from tandem_edu.show.distributions import label_of
@@ -15,19 +16,23 @@ def attention_head(
     """The weights of one head over `maps` (see `measure.attention_maps`); `token` marks one row."""
     seq = maps.shape[2]
     height = max(4.2, 1.0 + 0.18 * seq)
-    figure, axes = canvas(f"Head {head} of layer {layer}", "", "token that looks", 7.6, height)
+    figure, axes = canvas(f"Where head {head} of layer {layer} looks", "", "token that looks", 7.6, height)
     axes.grid(visible=False)
     both = np.concatenate([maps[layer, head, :, side] for side in (OWN, PRIMARY)], axis=-1)
-    image = axes.imshow(both, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8, ticks=[0, 0.5, 1])
+    axes.set_facecolor("#dddddd")  # of what is not looked at
+    # The square root of a weight, or all but the largest would be black.
+    looked = np.ma.masked_equal(both, 0)
+    image = axes.imshow(looked, "cividis", PowerNorm(0.5, 0, 1), aspect="auto", interpolation="nearest")
+    ticks = [0, 0.1, 0.25, 0.5, 1]
+    figure.colorbar(image, ax=axes, label="attention weight (grey: none)", shrink=0.8, ticks=ticks)
     axes.axvline(seq - 0.5, color="white", linewidth=2)
-    axes.set_xticks(
-        [seq / 2 - 0.5, 1.5 * seq - 0.5], ["tokens by its own view", "tokens as the primary sees them"]
-    )
-    axes.set_yticks(range(seq), [label_of(string) for string in strings], fontsize=9)
+    every = range(0, seq, 4)
+    axes.set_xticks([side * seq + i for side in (0, 1) for i in every], [*every, *every], fontsize=9)
+    axes.set_xlabel("token looked at: left by its own view, right as the primary sees it")
+    axes.set_yticks(range(seq), [f"{label_of(string)}  {i}" for i, string in enumerate(strings)], fontsize=9)
     alt = f"Attention of head {head} of layer {layer} over {seq} tokens."
     if token is not None:
-        axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor="white", linewidth=2)
+        axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor="black", linewidth=2)
         share = primary_share(maps)[layer, head, token]
         alt += f" Token {token} gives {share:.0%} to the primary."
     return Picture(figure, alt)
@@ -49,8 +54,10 @@ def primary_shares(maps: np.ndarray, block_len: int) -> Picture:
         axes.text(column, row, f"{share:.0%}", ha="center", va="center", color=colour, fontsize=9)
     axes.set_xticks(range(block_len), [str(i + 1) for i in range(block_len)])
     axes.set_yticks(range(len(names)), names, fontsize=9)
-    told = (f"{name} {row[0]:.0%} to {row[-1]:.0%}" for name, row in zip(names, rows, strict=True))
-    return Picture(figure, f"Share of attention for the primary, first to last place: {'; '.join(told)}.")
+    told = (
+        f"{name} {', '.join(f'{share:.0%}' for share in row)}" for name, row in zip(names, rows, strict=True)
+    )
+    return Picture(figure, f"Share of attention for the primary, place by place: {'; '.join(told)}.")
 
 
 def shares_in_words(maps: np.ndarray, layer: int, head: int, token: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tandem_edu.show.picture import BLUE, GREEN, ORANGE, Picture, canvas, series, untypeset
+from tandem_edu.show.picture import BLUE, GREEN, ORANGE, Picture, canvas, legend, series, untypeset
 
 
 def overlap(p: np.ndarray, q: np.ndarray, strings: Sequence[str], most: int = 12) -> Picture:
@@ -13,25 +13,29 @@ def overlap(p: np.ndarray, q: np.ndarray, strings: Sequence[str], most: int = 12
     The area both cover is Σ min(p, q) = 1 - TV(p, q), the probability that a draft from q is accepted.
     What p has above q is the residual, from which the primary draws after a rejection.
     """
-    shown = np.argsort(np.maximum(p, q))[::-1][:most]
-    kept = float(np.minimum(p, q).sum())
-    figure, axes = canvas(f"Kept: {kept:.0%}", "token", "probability", 7.2, 3.6)
-    x = np.arange(len(shown))
-    low, top = np.minimum(p, q)[shown], np.maximum(p, q)[shown]
-    above = p[shown] > q[shown]
-    axes.bar(x, low, color=GREEN, label="min(p, q): kept")
-    for mask, colour, hatch, label in (
-        (above, BLUE, "///", "p above q: the residual"),
-        (~above, ORANGE, "...", "q above p: rejected"),
+    order = np.argsort(np.maximum(p, q))[::-1]
+    shown, others = order[:most], order[most:]
+    both = np.minimum(p, q)
+    kept = float(both.sum())
+    rest = f", and the {len(others):,} others together" if len(others) else ""
+    axis = f"the {len(shown)} likeliest tokens{rest}"
+    figure, axes = canvas(f"A draft is kept {kept:.0%} of the time", axis, "probability", 7.2, 3.8)
+    labels = [label_of(strings[int(token)]) for token in shown] + ["others"] * bool(rest)
+    x, bottom = np.arange(len(labels)), np.zeros(len(labels))
+    for part, colour, hatch, label in (
+        (both, GREEN, "", "min(p, q): kept"),
+        (p - both, BLUE, "///", "p above q: the residual"),
+        (q - both, ORANGE, "...", "q above p: rejected"),
     ):
-        axes.bar(
-            x[mask], (top - low)[mask], bottom=low[mask], color=colour, hatch=hatch, alpha=0.6, label=label
-        )
-    labels = [label_of(strings[int(token)]) for token in shown]
-    axes.set_xticks(x, labels, rotation=45, ha="right", fontsize=8)
-    axes.legend(frameon=False)
+        heights = np.append(part[shown], part[others].sum())[: len(x)]
+        alpha = 0.6 if hatch else 1.0
+        axes.bar(x, heights, bottom=bottom, color=colour, hatch=hatch, alpha=alpha, label=label)
+        bottom = bottom + heights
+    axes.set_xticks(x, labels, rotation=45, ha="right", fontsize=9)
+    legend(axes)
     told = ", ".join(f"{strings[t]!r} p {p[t]:.0%} q {q[t]:.0%}" for t in shown[:3])
-    return Picture(figure, f"Bars of p and q; together they cover {kept:.0%}. Likeliest: {told}.")
+    parts = f"{kept:.0%} are in both and kept, {1 - kept:.0%} of q are rejected and as many of p the residual"
+    return Picture(figure, f"Bars of p and q: {parts}. Likeliest: {told}.")
 
 
 def frequencies(expected: np.ndarray, observed: Mapping[str, np.ndarray], strings: Sequence[str]) -> Picture:
@@ -41,10 +45,13 @@ def frequencies(expected: np.ndarray, observed: Mapping[str, np.ndarray], string
     axes.bar(x, expected, color="#dddddd", edgecolor="#777777", label="p, exactly")
     for (name, shares), (colour, marker, _) in zip(observed.items(), series(observed), strict=True):
         axes.plot(x, shares, color=colour, marker=marker, linestyle="none", label=untypeset(name))
-        told.append(f"{name} differs by at most {np.abs(shares - expected).max():.1%}")
-    axes.set_xticks(x, [label_of(string) for string in strings], rotation=45, ha="right", fontsize=8)
-    axes.legend(frameon=False)
-    return Picture(figure, f"Shares of {len(strings)} tokens: {'; '.join(told)}.")
+        told.append(f"{name} {', '.join(f'{share:.1%}' for share in shares)}")
+    labels = [label_of(string) for string in strings]
+    turned = {"rotation": 45, "ha": "right"} if max(map(len, labels)) > 3 else {}
+    axes.set_xticks(x, labels, fontsize=9, **turned)
+    legend(axes)
+    exact = ", ".join(f"{share:.1%}" for share in expected)
+    return Picture(figure, f"Shares of {len(strings)} tokens: p {exact}; {'; '.join(told)}.")
 
 
 def label_of(string: str, most: int = 12) -> str:

@@ -10,7 +10,18 @@ from tandem_edu.measure.roofline import Hardware, read_time, ridge
 from tandem_edu.measure.speedup import tokens_per_call_iid, wall_clock_factor
 from tandem_edu.measure.timeline import Span
 from tandem_edu.model.masks import block_starts, tandem_masks
-from tandem_edu.show.picture import BLACK, BLUE, GREEN, ORANGE, Picture, canvas, series, untypeset
+from tandem_edu.show.picture import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    Picture,
+    canvas,
+    legend,
+    primary_alone,
+    series,
+    untypeset,
+)
 
 
 def block_mask(seq: int, block_len: int, offset: int = 0, token: int | None = None) -> Picture:
@@ -19,22 +30,22 @@ def block_mask(seq: int, block_len: int, offset: int = 0, token: int | None = No
     title = f"Who sees what (γ = {block_len})"
     figure, axes = canvas(title, "token looked at", "token that looks", 5.6, 5.0)
     axes.grid(visible=False)
-    colours = ListedColormap(["#ffffff", GREEN, ORANGE])
+    colours = ListedColormap(["#ffffff", BLUE, GREEN])
     axes.imshow(primary + 2 * own, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
     named = range(0, seq, 1 if seq <= 12 else 2)
     axes.set_xticks(named)
     axes.set_yticks(named)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=9)
     edges = np.arange(seq + 1) - 0.5
     for lines in (axes.hlines, axes.vlines):
         lines(edges, edges[0], edges[-1], color="#dddddd", linewidth=0.5, zorder=0.5)
     queries, keys = np.nonzero(own)  # not by colour alone
     axes.plot(keys, queries, marker=".", linestyle="none", color=BLACK, markersize=4)
     patches = [
-        Patch(color=GREEN, label="as the primary sees it"),
-        Patch(color=ORANGE, label="its own view (dot)"),
+        Patch(color=BLUE, label="as the primary sees it"),
+        Patch(color=GREEN, label="its own view (dot)"),
     ]
-    axes.legend(handles=patches, frameon=False, loc="upper right")
+    legend(axes, handles=patches, loc="upper right")
     alt = f"Attention mask of {seq} tokens in blocks of {block_len} from token {offset}."
     if token is not None:
         axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor=BLACK, linewidth=2)
@@ -87,12 +98,12 @@ def roofline(hardware: Hardware, weights: float, most: int = 1024) -> Picture:
     """Time to read n tokens at once against n, both on logarithmic axes, and where they stop being free."""
     size = f"{weights / 1e9:.3g} B" if weights >= 1e9 else f"{weights / 1e6:.2g} M"
     figure, axes = canvas(
-        f"{size} weights read n tokens at once: {hardware.name}", "tokens n", "time (of one token)"
+        f"{size} weights, {hardware.name}", "tokens at once", "time, in units of one token's"
     )
     n = np.unique(np.round(np.geomspace(1, most, 60)))
     one = read_time(hardware, weights, 1)
     times = [read_time(hardware, weights, tokens) / one for tokens in n]
-    axes.loglog(n, times, color=BLUE, label="n tokens at once")
+    axes.loglog(n, times, color=BLUE, label="at once")
     axes.loglog(n, n, color="#777777", linestyle=":", label="one after the other")
     free = ridge(hardware)
     if free <= most:
@@ -100,9 +111,9 @@ def roofline(hardware: Hardware, weights: float, most: int = 1024) -> Picture:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.legend(frameon=False, loc="upper left")
+    legend(axes, loc="upper left")
     told = f"one token takes {one * 1e3:.3g} ms, and up to {free:.0f} at once take no longer"
-    return Picture(figure, f"Roofline of a model of {weights:.3g} weights on {hardware.name}: {told}.")
+    return Picture(figure, f"Roofline of a model of {size} weights on {hardware.name}: {told}.")
 
 
 def roofline_rows(hardware: Hardware, weights: float, most: int = 1024) -> list[dict[str, str]]:
@@ -137,21 +148,23 @@ def speedup_curve(
     factors = speedup_factors(alpha, draft_cost, verify_cost, slope, most)
     gammas = list(range(1, most + 1))
     best = int(np.argmax(factors))
-    axes.axhline(1, color=BLACK, linewidth=1)
-    axes.plot(gammas, factors, color=BLUE, marker=".", label="formula")
+    primary_alone(axes)
+    axes.plot(gammas, factors, color=BLACK, marker=".", label="formula")
     axes.plot(
-        gammas[best], factors[best], color=ORANGE, marker="*", markersize=16, linestyle="none",
-        label=f"best γ = {gammas[best]}: {factors[best]:.2f} ×",
+        gammas[best], factors[best], color=BLACK, marker="*", markersize=16, linestyle="none",
+        markerfacecolor="white", label=f"its best γ = {gammas[best]}: {factors[best]:.2f} ×",
     )  # fmt: skip
     top, measured = max(factors), measured or {}
-    for (name, points), (colour, marker, _) in zip(measured.items(), series(measured), strict=True):
+    for index, (name, points) in enumerate(measured.items()):
+        colour, marker, _ = series(measured)[index]
         x, y, low, high = (np.array(column) for column in zip(*points, strict=True))
+        aside = 0.12 * (index - (len(measured) - 1) / 2)  # that no bar hides another
         axes.errorbar(
-            x, y, yerr=[y - low, high - y], color=colour, marker=marker, linestyle="none", capsize=3,
-            label=f"{untypeset(name)}, measured",
+            x + aside, y, [y - low, high - y], color=colour, marker=marker, linestyle="none", capsize=3,
+            label=f"{untypeset(name)}, measured (quartiles)",
         )  # fmt: skip
         top = max(top, float(high.max()))
-    axes.legend(frameon=False, loc="upper right", ncols=2)
+    legend(axes, loc="upper right", ncols=2)
     axes.set_xticks(gammas)
     axes.set_ylim(0, max(1.4, 1.35 * top))
     told = f"best at γ = {gammas[best]} with {factors[best]:.2f} times the primary alone"
@@ -206,13 +219,17 @@ def timelines(rows: Mapping[str, Sequence[Span]]) -> Picture:
                     (span.end, y - 0.3),  # above the bar: this axis points down
                     ha="right",
                     va="bottom",
-                    fontsize=8,
+                    fontsize=9,
                     annotation_clip=True,
                 )
         tokens, end = sum(span.tokens for span in spans), spans[-1].end if spans else 0.0
         told.append(f"{name}: {tokens} tokens in {end:.1f} steps")
     axes.set_yticks(range(len(rows)), [untypeset(name) for name in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    patches = [Patch(color=BLUE, label="primary"), Patch(facecolor=ORANGE, hatch="///", label="drafter")]
-    axes.legend(handles=patches, frameon=False, ncols=2, loc="upper right", bbox_to_anchor=(1, 1.25))
+    axes.set_xlim(left=0)
+    patches = [
+        Patch(color=BLUE, label="primary"),
+        Patch(facecolor=ORANGE, hatch="///", edgecolor="white", label="drafter"),
+    ]
+    legend(axes, handles=patches, ncols=2, loc="upper right", bbox_to_anchor=(1, 1.25))
     return Picture(figure, f"Timeline, {'; '.join(told)}.")

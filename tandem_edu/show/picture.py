@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import cycle
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -83,6 +84,18 @@ def canvas(title: str, x: str, y: str, width: float = 6.4, height: float = 3.8) 
     figure, (axes,) = canvases([title], x, width, height)
     axes.set_ylabel(y)
     return figure, axes
+
+
+def legend(axes: Axes, **how: Any) -> None:
+    """Matplotlib's, without a frame, on white: no line of the grid goes through its words."""
+    axes.legend(facecolor="white", edgecolor="none", **how)
+
+
+def primary_alone(axes: Axes) -> None:
+    """A line at 1, the yardstick of what is measured in times of it."""
+    axes.axhline(1, color=BLACK, linewidth=1)
+    at = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate("primary\nalone", (1, 1), (4, 0), fontsize=9, ha="left", va="center", **at)
 
 
 def canvases(titles: Sequence[str], x: str, width: float, height: float) -> tuple[Figure, list[Axes]]:

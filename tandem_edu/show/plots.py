@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 
 from tandem_edu.measure import Calibration, Comparison, Run, spread
-from tandem_edu.show.picture import BLACK, Picture, canvas, series, untypeset
+from tandem_edu.show.picture import (
+    BLACK,
+    GREEN,
+    Picture,
+    canvas,
+    legend,
+    primary_alone,
+    series,
+    untypeset,
+)
 
 
 def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
@@ -20,50 +29,61 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture
             steps, losses, color=colour, marker=marker, linestyle=line, markersize=4, label=untypeset(name)
         )
         ends.append(f"{name} ends at {losses[-1]:.2f} after {steps[-1]} steps")
-    axes.legend(frameon=False)
+    legend(axes)
     return Picture(figure, f"Line chart of the held-out loss: {'; '.join(ends)}.")
 
 
 def acceptance_by_position(comparison: Comparison, block_len: int) -> Picture:
     """α_i, the share accepted of the drafts at position i that were reached, at one block length.
 
-    Bars for up to three drafters, lines for more.
+    Bars for up to three drafters, lines for more; faint where fewer than `FEW` drafts were reached.
     """
     how = "greedy" if comparison.greedy else "sampled"
     title = f"Acceptance by position in the block (γ = {block_len}, {how})"
-    figure, axes = canvas(title, "position in the block", "accepted, of those reached")
+    axis = f"position in the block (faint: fewer than {FEW} drafts reached)"
+    figure, axes = canvas(title, axis, "accepted, of those reached")
     drafters, told = comparison.drafters, []
     draw = _bars if len(drafters) <= 3 else _lines
     for index, (drafter, style) in enumerate(zip(drafters, series(drafters), strict=True)):
-        alphas = comparison.run(drafter, block_len).summary["acceptance_by_position"]
-        reached = [(i + 1, alpha) for i, alpha in enumerate(alphas) if alpha is not None]
-        positions, heights = [i for i, _ in reached], [alpha for _, alpha in reached]
-        draw(axes, positions, heights, untypeset(drafter), style, index, len(drafters))
-        told.append(f"{drafter} {', '.join(f'{alpha:.0%}' for alpha in heights)}")
+        summary = comparison.run(drafter, block_len).summary
+        counts = [count for count in summary["reached_by_position"] if count]
+        heights = summary["acceptance_by_position"][: len(counts)]  # no place behind one that none reached
+        solid = [count >= FEW for count in counts]
+        draw(axes, heights, solid, untypeset(drafter), style, index, len(drafters))
+        told.append(f"{drafter} {', '.join(f'{a:.0%} of {n}' for a, n in zip(heights, counts, strict=True))}")
     axes.set_ylim(0, 1.25 if len(drafters) <= 3 else 1.4)
     axes.set_yticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
     axes.set_xticks(range(1, block_len + 1))
     axes.set_xlim(0.4, block_len + 0.6)
-    axes.legend(frameon=False, loc="upper right", ncols=3)
+    legend(axes, loc="upper right", ncols=3)
     return Picture(figure, f"Chart of acceptance at positions 1 to {block_len}, {how}: {'; '.join(told)}.")
 
 
-def _bars(axes, positions, heights, label: str, style, index: int, count: int) -> None:
+FEW = 20
+"""Drafts: a share of fewer says little."""
+
+
+def _bars(axes, heights, solid, label: str, style, index: int, count: int) -> None:
     width = 0.8 / count
-    x = [i + (index - (count - 1) / 2) * width for i in positions]
+    x = [i + 1 + (index - (count - 1) / 2) * width for i in range(len(heights))]
     bars = axes.bar(x, heights, width, color=style[0], label=label, hatch=HATCHES[index % len(HATCHES)])
-    axes.bar_label(bars, [f"{alpha:.0%}" for alpha in heights], fontsize=8, padding=1)
+    for bar, enough in zip(bars, solid, strict=True):
+        bar.set_alpha(None if enough else 0.35)
+    axes.bar_label(bars, [f"{alpha:.0%}" for alpha in heights], fontsize=9, padding=1)
 
 
-def _lines(axes, positions, heights, label: str, style, index: int, count: int) -> None:
+def _lines(axes, heights, solid, label: str, style, index: int, count: int) -> None:
     colour, marker, line = style
-    axes.plot(positions, heights, color=colour, marker=marker, linestyle=line, label=label)
+    x, enough = np.arange(1, len(heights) + 1), sum(solid)
+    axes.plot(x[:enough], heights[:enough], color=colour, marker=marker, linestyle=line, label=label)
+    faint = {"color": colour, "linestyle": line, "alpha": 0.35, "marker": marker, "markerfacecolor": "white"}
+    axes.plot(x[max(0, enough - 1) :], heights[max(0, enough - 1) :], zorder=1, **faint)
 
 
 def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
     """Block efficiency against γ; `mark` draws a line at one γ."""
     figure, axes = canvas("Tokens per call of the primary", "block length γ", "tokens emitted per call")
-    axes.axhline(1, color=BLACK, linewidth=1)
+    primary_alone(axes)
     told, top = [], 1.0
     for drafter, (colour, marker, line) in zip(comparison.drafters, series(comparison.drafters), strict=True):
         runs = comparison.of(drafter)
@@ -80,40 +100,35 @@ def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
         axes.plot(comparison.block_lens, ceiling, color="#777777", lw=1, ls=":", label="all accepted")
     axes.set_ylim(0.9, top)
     axes.set_xticks(comparison.block_lens)
-    axes.legend(frameon=False, loc="upper left", ncols=2 if several else 1)
+    legend(axes, loc="upper left", ncols=2 if several else 1)
     gammas = ", ".join(map(str, comparison.block_lens))
     return Picture(figure, f"Line chart of tokens per primary call at γ = {gammas}: {'; '.join(told)}.")
 
 
 def speedups(comparison: Comparison, mark: int | None = None) -> Picture:
     """Wall-clock speedup over the primary alone against γ: median and quartiles of the repetitions."""
-    figure, axes = canvas("Speed against the primary alone", "block length γ", "times as fast (measured)")
-    axes.axhline(1, color=BLACK, linewidth=1)
-    axes.annotate(
-        "primary alone",
-        (1, 1),
-        (0, 3),
-        textcoords="offset points",
-        fontsize=8,
-        xycoords=("axes fraction", "data"),
-        ha="right",
-    )
-    told = []
-    for drafter, (colour, marker, line) in zip(comparison.drafters, series(comparison.drafters), strict=True):
+    axis = "times as fast (median, quartiles)"
+    figure, axes = canvas("Speed against the primary alone", "block length γ", axis)
+    primary_alone(axes)
+    told, middle = [], (len(comparison.drafters) - 1) / 2
+    for index, (drafter, style) in enumerate(
+        zip(comparison.drafters, series(comparison.drafters), strict=True)
+    ):
         runs = comparison.of(drafter)
-        _line_with_spread(axes, runs, colour, marker, line, untypeset(drafter))
+        _line_with_spread(axes, runs, 0.1 * (index - middle), style, untypeset(drafter))
         told.append(f"{drafter} {', '.join(f'{spread(run.speedup)[0]:.2f}' for run in runs)}")
     _mark(axes, mark)
     axes.set_ylim(bottom=0)
     axes.set_xticks(comparison.block_lens)
-    axes.legend(frameon=False, loc="lower right")
+    legend(axes, loc="lower right")
     gammas = ", ".join(map(str, comparison.block_lens))
     return Picture(figure, f"Line chart of median wall-clock speedup at γ = {gammas}: {'; '.join(told)}.")
 
 
 def reliability(calibrations: Mapping[str, Calibration]) -> Picture:
     """Share of drafts accepted against the confidence a router had in them; on the diagonal it is right."""
-    figure, axes = canvas("Is the confidence right?", "confidence of the router", "share accepted")
+    axis = "confidence (a larger mark: more drafts)"
+    figure, axes = canvas("Is the confidence right?", axis, "share accepted")
     axes.plot([0, 1], [0, 1], color=BLACK, linewidth=1, linestyle=":", label="calibrated")
     told = []
     for (name, found), (colour, marker, line) in zip(calibrations.items(), series(calibrations), strict=True):
@@ -123,19 +138,22 @@ def reliability(calibrations: Mapping[str, Calibration]) -> Picture:
         sizes = [20 + 200 * row["drafts"] / sum(found.counts) for row in bins]
         axes.plot(x, y, color=colour, linestyle=line, label=f"{untypeset(name)} (ECE {found.error:.3f})")
         axes.scatter(x, y, s=sizes, color=colour, marker=marker)
-        told.append(f"{name}: expected calibration error {found.error:.3f}")
+        points = ", ".join(f"{share:.0%} at {confidence:.0%}" for confidence, share in zip(x, y, strict=True))
+        told.append(f"{name}: expected calibration error {found.error:.3f}, accepted {points}")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False, loc="upper left")
+    legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     return Picture(figure, f"Reliability diagram, accepted against confidence. {'; '.join(told)}.")
 
 
 HATCHES = ["", "///", "...", "xxx", "\\\\\\"]
 
 
-def _line_with_spread(axes, runs: Sequence[Run], colour: str, marker: str, line: str, label: str) -> None:
+def _line_with_spread(axes, runs: Sequence[Run], aside: float, style, label: str) -> None:
+    """`aside`: so far from its place, that no bar hides another."""
+    colour, marker, line = style
     median, low, high = np.array([spread(run.speedup) for run in runs]).T
-    x = [run.block_len for run in runs]
+    x = [run.block_len + aside for run in runs]
     axes.errorbar(
         x, median, [median - low, high - median],
         color=colour, marker=marker, linestyle=line, capsize=3, label=label,
@@ -153,7 +171,7 @@ def time_against_width(seconds: Mapping[int, np.ndarray], title: str) -> Picture
     widths = sorted(seconds)
     medians, lows, highs = zip(*(spread(1e3 * seconds[width]) for width in widths), strict=True)
     axes.loglog(widths, medians, color=series(["primary"])[0][0], marker="^", label="at once, measured")
-    axes.fill_between(widths, lows, highs, color=series(["primary"])[0][0], alpha=0.2)
+    axes.fill_between(widths, lows, highs, color=series(["primary"])[0][0], alpha=0.2, label="quartiles")
     alone = [medians[0] * width / widths[0] for width in widths]
     axes.loglog(widths, alone, color="#777777", linestyle=":", label="one after the other")
     axes.set_xticks(widths, [str(width) for width in widths])
@@ -162,19 +180,27 @@ def time_against_width(seconds: Mapping[int, np.ndarray], title: str) -> Picture
     axes.set_yticks([step for step in steps if low <= step <= high])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.legend(frameon=False, loc="upper left")
+    legend(axes, loc="upper left")
     told = ", ".join(f"{width}: {time:.3g} ms" for width, time in zip(widths, medians, strict=True))
     return Picture(figure, f"{title}, time against width: {told}.")
 
 
 def quality_against_time(cross_entropy: Mapping[str, float], milliseconds: Mapping[str, float]) -> Picture:
     """One point a model: how long a token takes, and how well it is predicted. Lower left is better."""
-    figure, axes = canvas("Quality against time", "milliseconds per token", "cross-entropy (nats per token)")
+    title = "Quality against time: lower left is better"
+    figure, axes = canvas(title, "milliseconds per token", "cross-entropy (nats per token)")
+    tandems = [name for name in cross_entropy if name.startswith("tandem")]
+    line = [[of[name] for name in tandems] for of in (milliseconds, cross_entropy)]
+    axes.plot(*line, color=GREEN, zorder=1)
     for name, (colour, marker, _) in zip(cross_entropy, series(cross_entropy), strict=True):
+        colour, marker = (GREEN, "o") if name in tandems else (colour, marker)
         x, y = milliseconds[name], cross_entropy[name]
-        axes.plot(x, y, color=colour, marker=marker, linestyle="none", markersize=9, label=untypeset(name))
-    axes.margins(x=0.1, y=0.15)
+        axes.plot(x, y, color=colour, marker=marker, linestyle="none", markersize=9)
+        axes.annotate(untypeset(name), (x, y), (8, 4), textcoords="offset points", fontsize=9)
+    if "primary" in cross_entropy:
+        for line, at in ((axes.axvline, milliseconds["primary"]), (axes.axhline, cross_entropy["primary"])):
+            line(at, color="#777777", linewidth=1, linestyle=":")
+    axes.margins(x=0.25, y=0.15)
     axes.set_xlim(left=0)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     told = (f"{name} {milliseconds[name]:.2f} ms, {loss:.2f}" for name, loss in cross_entropy.items())
     return Picture(figure, f"Cross-entropy against time per token: {'; '.join(told)}.")

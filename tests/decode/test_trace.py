@@ -37,6 +37,7 @@ def test_the_measures_of_a_trace_made_by_hand():
     assert summary["mean_accepted"] == 5 / 4
     # Reached: 4 at the first position, 2 at the second (the fourth block ended), 1 at the third.
     assert summary["acceptance_by_position"] == [3 / 4, 1 / 2, 1.0]
+    assert summary["reached_by_position"] == [4, 2, 1]
 
 
 def test_a_position_that_no_draft_reached_has_no_rate():

@@ -13,13 +13,22 @@ STRINGS = ["<script>", "$x$", "\n", "d"]
 def test_the_overlap_is_one_minus_tv():
     picture = overlap(P, Q, STRINGS)
     kept = 1 - np.abs(P - Q).sum() / 2
-    assert f"cover {kept:.0%}" in picture.alt and "<script" not in picture.html()
+    assert f"{kept:.0%} are in both" in picture.alt and "<script" not in picture.html()
     assert picture.png()[:4] == b"\x89PNG"
 
 
-def test_frequencies_tell_the_largest_difference():
+def test_the_bars_of_the_overlap_hold_all_of_p_and_q():
+    for most in (2, 12):
+        (axes,) = overlap(P, Q, STRINGS, most).figure.axes
+        kept, residual, rejected = (sum(bar.get_height() for bar in part) for part in axes.containers)
+        assert kept + residual == pytest.approx(1) and kept + rejected == pytest.approx(1)
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert len(labels) == min(most, 4) + (most < 4) and (labels[-1] == "others") == (most < 4)
+
+
+def test_frequencies_are_told():
     picture = frequencies(P, {"drawn": Q}, STRINGS)
-    assert "drawn differs by at most 25.0%" in picture.alt
+    assert "p 50.0%, 30.0%, 20.0%, 0.0%; drawn 25.0%, 25.0%" in picture.alt
     assert len(picture.png()) > 1000
 
 

@@ -1,5 +1,8 @@
 """The acceptance panel: how often each position of a block is accepted, at a block length to choose."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import ipywidgets as widgets
 
 from tandem_edu.errors import require
@@ -21,20 +24,17 @@ def acceptance_panel(comparison: Comparison) -> widgets.VBox:
 
 def acceptance_view(comparison: Comparison, block_len: int) -> str:
     """What `acceptance_panel` shows at one γ, as HTML."""
-    alphas = {
-        name: comparison.run(name, block_len).summary["acceptance_by_position"]
-        for name in comparison.drafters
-    }
+    summaries = {name: comparison.run(name, block_len).summary for name in comparison.drafters}
     rows = [
-        {
-            "position": str(i + 1),
-            **{name: _share(values[i]) if i < len(values) else "–" for name, values in alphas.items()},
-        }
+        {"position": str(i + 1), **{name: _share(summary, i) for name, summary in summaries.items()}}
         for i in range(block_len)
     ]
     table = html_table(rows, f"Accepted, of those reached, γ = {block_len}")
     return acceptance_by_position(comparison, block_len).html() + table
 
 
-def _share(alpha: float | None) -> str:
-    return "–" if alpha is None else f"{alpha:.0%}"
+def _share(summary: Mapping[str, Any], place: int) -> str:
+    reached = summary["reached_by_position"]
+    if place >= len(reached) or not reached[place]:
+        return "–"
+    return f"{summary['acceptance_by_position'][place]:.0%} of {reached[place]}"

@@ -14,7 +14,12 @@ from tandem_edu.show.panels.core import choice, panel, whole
 from tandem_edu.show.tables import html_table
 from tandem_edu.show.tokens import BOX, KINDS, STYLES, legend, visible
 
-STAGES = ("draft", "verify", "accept")
+STAGES = {
+    "draft": ("draft",),
+    "verify": ("accepted", "rejected", "draft"),
+    "accept": ("accepted", "primary"),
+}
+"""The kinds of token each of them shows."""
 
 
 def cycle_panel(tokenizer: Tokenizer, prompt, output: Output) -> widgets.VBox:
@@ -27,7 +32,7 @@ def cycle_panel(tokenizer: Tokenizer, prompt, output: Output) -> widgets.VBox:
     def draw(cycle: int, stage: str) -> str:
         return cycle_view(tokenizer, prompt, output, cycle - 1, stage)
 
-    return panel(draw, {"cycle": whole("cycle", 1, len(cycles), 1), "stage": choice("step", STAGES)})
+    return panel(draw, {"cycle": whole("cycle", 1, len(cycles), 1), "stage": choice("step", tuple(STAGES))})
 
 
 def cycle_view(tokenizer: Tokenizer, prompt, output: Output, cycle: int, stage: str = "accept") -> str:
@@ -46,8 +51,9 @@ def cycle_view(tokenizer: Tokenizer, prompt, output: Output, cycle: int, stage: 
     head = f"Cycle {cycle + 1} of {len(cycles)}, {stage}"
     box = f'<div role="group" aria-label="{escape(head)}" style="{BOX}">{"".join(spans)}</div>'
     table = html_table(_rows(stage, row, drafts), "The drafts of this cycle") if drafts else ""
-    marks = legend({"draft": KINDS["draft"]} if stage == "draft" else None)
-    return f"{marks}{box}<p>{escape(_words(stage, row, drafts, new))}</p>{table}"
+    marks = legend({kind: KINDS[kind] for kind in STAGES[stage]})
+    words = escape(_words(stage, row, drafts, new))
+    return f"{marks}<p><strong>{escape(head)}</strong></p>{box}<p>{words}</p>{table}"
 
 
 def _cycles(output: Output) -> list[dict]:
@@ -63,8 +69,9 @@ def _shown(stage: str, row: dict, drafts: list[str], new: list[str]) -> list[tup
     kept = min(row["accepted"], len(new))
     accepted = [("accepted", string) for string in new[:kept]]
     if stage == "verify":
-        rest = "draft" if _ended(row) else "rejected"
-        return accepted + [(rest, string) for string in drafts[row["accepted"] :]]
+        behind, judged = drafts[row["accepted"] :], 0 if _ended(row) else 1
+        rejected = [("rejected", string) for string in behind[:judged]]
+        return accepted + rejected + [("draft", string) for string in behind[judged:]]
     return accepted + [("primary", string) for string in new[kept:]]
 
 
