@@ -205,7 +205,7 @@ def test_the_readme_gets_its_lines_from_the_tables(tmp_path):
     page.write_text(f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n")
     readme.refresh(page, tmp_path)
     assert page.read_text() == f"above\n{readme.BEGIN}\n{readme.headline(tmp_path)}{readme.END}\nbelow\n"
-    assert page.read_text().count("1.25 [1.00, 1.50]") == 15
+    assert page.read_text().count("1.25 [1.00, 1.50]") == 18
     assert f"![Lines.](results/{readme.PICTURE})" in page.read_text()
     page.write_text("nothing")
     with pytest.raises(BadInput, match="once in"):
