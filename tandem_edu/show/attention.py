@@ -27,7 +27,9 @@ def attention_head(
     figure.colorbar(image, ax=axes, label="attention weight (grey: none)", shrink=0.8, ticks=ticks)
     axes.axvline(seq - 0.5, color="white", linewidth=2)
     every = range(0, seq, 4)
-    axes.set_xticks([side * seq + i for side in (0, 1) for i in every], [*every, *every], fontsize=9)
+    axes.set_xticks(
+        [side * seq + i for side in (0, 1) for i in every], 2 * [str(i) for i in every], fontsize=9
+    )
     axes.set_xlabel("token looked at: left by its own view, right as the primary sees it")
     axes.set_yticks(range(seq), [f"{label_of(string)}  {i}" for i, string in enumerate(strings)], fontsize=9)
     alt = f"Attention of head {head} of layer {layer} over {seq} tokens."
