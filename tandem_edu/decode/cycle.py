@@ -9,8 +9,7 @@ With `n` tokens of text of which the primary has read all but the last (the *pen
    tandem's block is overwritten from what the primary has just read.
 
 γ is a traced value under a static γ_max, so a sweep over γ compiles once; the primary always reads
-γ_max + 1 tokens, and what lies beyond γ + 1 of them is never looked at. (On a CPU a switch between widths
-was tried: it copies the cache, which costs more than the tokens it saves.)
+γ_max + 1 tokens, and what lies beyond γ + 1 of them is never looked at.
 
 In a batch every row is at a place of its own in its own text. A row that is done goes on computing
 beside the others, and nothing of that is kept.

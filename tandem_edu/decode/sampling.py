@@ -86,7 +86,7 @@ class Sampling(eqx.Module):
     ) -> Float[Array, "capacity width role two"]:
         """`uniforms` for every position of a text that a cycle may start at; greedy, which needs none, zeros.
 
-        All at once: on a CPU a generator called from a decoding loop takes as long as a draft.
+        All at once, outside the decoding loop: on a CPU, XLA runs the generator as a loop of its own.
         """
         if self.greedy:
             return jnp.zeros((capacity, width, 3, 2))

@@ -6,17 +6,7 @@ import numpy as np
 
 from tandem_edu.measure import spread
 from tandem_edu.measure.thresholds import Threshold
-from tandem_edu.show.picture import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PINK,
-    Picture,
-    canvases,
-    legend,
-    primary_alone,
-)
+from tandem_edu.show.picture import BLACK, BLUE, GREEN, ORANGE, PINK, Picture, canvases, legend, primary_alone
 
 
 def thresholds(sweep: Sequence[Threshold], mark: float | None = None) -> Picture:

@@ -6,16 +6,7 @@ from typing import Any
 import numpy as np
 
 from tandem_edu.measure import Calibration, Comparison, Run, spread
-from tandem_edu.show.picture import (
-    BLACK,
-    GREEN,
-    Picture,
-    canvas,
-    legend,
-    primary_alone,
-    series,
-    untypeset,
-)
+from tandem_edu.show.picture import BLACK, GREEN, Picture, canvas, legend, primary_alone, series, untypeset
 
 
 def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
