@@ -4,7 +4,9 @@ Every message has three parts: what was expected, what came, and how to mend it.
 prints it as one line and exits with status 2; anything else that is raised is a defect of ours.
 """
 
+import math
 import operator
+from contextlib import suppress
 
 
 class BadInput(ValueError):
@@ -26,13 +28,28 @@ def require(condition: bool, expected: str, got: object, mend: str) -> None:
         raise BadInput(expected, got, mend)
 
 
-def at_least(least: int, number: object, name: str, mend: str) -> None:
-    """Raise `BadInput` unless `number` is a whole number of at least `least`.
+def at_least(least: int, number: object, name: str, mend: str) -> int:
+    """`number` as an `int`. Raises `BadInput` unless it is a whole number of at least `least`.
+
+    A whole number is what Python counts with, NumPy's and JAX's too; True is none.
 
     >>> at_least(1, 2.5, "block_len", "try 4")
     Traceback (most recent call last):
     ...
     tandem_edu.errors.BadInput: expected block_len of at least 1, got 2.5: try 4
     """
-    whole = hasattr(number, "__index__") and operator.index(number) >= least  # pyright: ignore
-    require(whole, f"{name} of at least {least}", number, mend)
+    with suppress(TypeError):
+        if not isinstance(number, bool) and operator.index(number) >= least:  # pyright: ignore
+            return operator.index(number)  # pyright: ignore
+    raise BadInput(f"{name} of at least {least}", repr(number), mend)
+
+
+def positive(number: object, name: str, mend: str) -> float:
+    """`number` as a `float`. Raises `BadInput` unless it is finite and above 0.
+
+    >>> positive(10_000, "rope_theta", "leave it out")
+    10000.0
+    """
+    if isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf:
+        return float(number)
+    raise BadInput(f"{name} above 0", repr(number), mend)

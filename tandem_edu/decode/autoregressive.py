@@ -40,7 +40,7 @@ def generate(
     """
     got, mend = f"a {type(model).__name__}", "use te.speculate for a drafter, te.block_generate for a tandem"
     require(isinstance(model, Transformer), "a Transformer", got, mend)
-    request = make_request(model.config, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
+    request = make_request(model, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
     text, n, trace = _generate(model, request)
     return finish(request, text, n, max_new_tokens, trace)
 

@@ -13,10 +13,9 @@ from jaxtyping import PRNGKeyArray
 
 from tandem_edu.decode.cycle import Decoder, decode
 from tandem_edu.decode.drafters import Drafter, as_drafter
-from tandem_edu.decode.request import Output, finish, make_request
+from tandem_edu.decode.request import Output, finish, longest_block, make_request
 from tandem_edu.decode.sampling import EMIT, Sampling
 from tandem_edu.decode.verify import Verdict
-from tandem_edu.errors import at_least, require
 from tandem_edu.model import Attached, Transformer
 
 
@@ -38,9 +37,9 @@ def block_generate(
 
     The arguments are those of `speculate`. In the trace a drafted token is the secondary's and counts
     as accepted; what a cycle emits beyond those is the free token. The primary reads each block once
-    it is whole, the last one too.
+    it is whole, the last one too: γ_max tokens a call.
 
-    Raises `BadInput` for `block_len` below 1 and whatever `generate` raises.
+    Raises `BadInput` for `block_len` below 1 or above `max_block_len`, and whatever `generate` raises.
 
     >>> import jax
     >>> from tandem_edu.decode.autoregressive import generate
@@ -53,21 +52,16 @@ def block_generate(
     >>> out.trace.summary()["cycles"]
     3
     """
-    at_least(1, block_len, "block_len (γ)", "try block_len=4")
-    drafts = min(block_len - 1 if free_token else block_len, max_new_tokens)
-    request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
-    most = -(-max(1, drafts) // 8) * 8 if max_block_len is None else max_block_len
-    got = f"{most} for {drafts} drafts a block"
-    fits = most >= max(1, drafts)
-    require(fits, "max_block_len of at least 1 and of the drafts in a block", got, "leave it out")
+    request = make_request(primary, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
+    most, free = longest_block(block_len, max_block_len, max_new_tokens), int(free_token)
     decoder = Decoder(
         primary=primary,
         drafter=as_drafter(tandem, primary),
         router=None,
         sampling=request.sampling,
         stop_token=request.stop_token,
-        block_len=jnp.int32(drafts),
-        max_block_len=most,
+        block_len=jnp.int32(block_len - free),
+        max_block_len=max(1, most - free),
         judge=keep_all,
         adds_token=free_token,
     )
@@ -76,6 +70,6 @@ def block_generate(
 
 
 def keep_all(drafts, drafted, q, p, sampling: Sampling, u) -> Verdict:
-    """No verification: every draft stays, and the primary's next token is drawn from p."""
+    """No verification: every draft stays, and the primary's next token, if it was asked, is drawn from p."""
     token = sampling.draw(p[drafted], u[drafted, EMIT])
-    return Verdict(drafted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))
+    return Verdict(drafted, token, jnp.sum(jnp.minimum(p[: q.shape[0]], q), axis=-1))

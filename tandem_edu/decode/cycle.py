@@ -3,7 +3,8 @@
 With `n` tokens of text of which the primary has read all but the last (the *pending* one):
 
 1. the drafter reads the pending token and drafts d_1 .. d_γ, one by one, or fewer if a router stops it;
-2. the primary reads [pending, d_1 .. d_γ] in one call: its distributions at the γ + 1 positions;
+2. the primary reads [pending, d_1 .. d_γ] in one call: its distributions at the γ + 1 positions; where it
+   adds no token of its own, not d_γ, with which the next block begins;
 3. the judge keeps m drafts and the primary adds one token: the text grows by m + 1;
 4. both caches commit: the primary's length becomes that of the new text but its last token, and a
    tandem's block is overwritten from what the primary has just read.
@@ -174,6 +175,7 @@ def _draft_one(decoder: Decoder, state: State, draft: Draft) -> Draft:
 
 def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
     block = jnp.concatenate([state.text[state.n - 1][None], draft.ids])
+    block = block if decoder.adds_token else block[:-1]
     logits, hidden, cache = decoder.primary.extend(block, state.cache, return_hidden=True)
     p = decoder.sampling.probabilities(logits)
     verdict = decoder.judge(draft.ids, draft.drafted, draft.q, p, decoder.sampling, draft.u)

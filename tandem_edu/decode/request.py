@@ -19,7 +19,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, Shaped
 from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.trace import Trace
 from tandem_edu.errors import BadInput, at_least, require
-from tandem_edu.model import TransformerConfig
+from tandem_edu.model import Transformer, TransformerConfig
 
 
 class Output(eqx.Module):
@@ -87,7 +87,7 @@ def prompt_bucket(n: int) -> int:
 
 
 def make_request(
-    config: TransformerConfig,
+    primary: Transformer,
     prompt,
     max_new_tokens: int,
     sampling: Sampling | None,
@@ -96,7 +96,9 @@ def make_request(
     num_samples: int | None = None,
 ) -> Request:
     """Check what a person passed, and pad it. Raises `BadInput`, which names the row of a batch."""
-    at_least(1, max_new_tokens, "max_new_tokens", "ask for a token")
+    check_float32(primary)
+    config = primary.config
+    max_new_tokens = at_least(1, max_new_tokens, "max_new_tokens", "ask for a token")
     require(
         stop_token is None or (hasattr(stop_token, "__index__") and 0 <= stop_token < config.vocab_size),
         f"a stop_token in 0..{config.vocab_size - 1}",
@@ -109,7 +111,7 @@ def make_request(
     if num_samples is not None:
         at_least(1, num_samples, "num_samples", "ask for one")
     if key is not None or not sampling.greedy:
-        _check_key(key)
+        check_key(key)
     batch = _is_batch(prompt)
     prompts = _checked_prompts(config, prompt if batch else [prompt], max_new_tokens, batch)
     size = bucket(max(len(p) for p in prompts) + max_new_tokens)
@@ -131,7 +133,31 @@ def make_request(
     )
 
 
-def _check_key(key) -> None:
+def check_float32(model: eqx.Module) -> None:
+    """Raise `BadInput` for weights of another kind: the caches are float32, and so is the comparison."""
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))}
+    mend = "cast them with jax.tree.map, or load the model again"
+    require(kinds <= {"float32"}, "weights in float32 to decode with", ", ".join(sorted(kinds)), mend)
+
+
+def longest_block(block_len: int, max_block_len: int | None, max_new_tokens: int) -> int:
+    """γ_max: as given, or else γ rounded up to a multiple of 8, and no longer than the text to come.
+
+    Raises `BadInput` for γ below 1 or above γ_max.
+
+    >>> longest_block(3, None, 64), longest_block(3, 3, 64), longest_block(500, None, 20)
+    (8, 3, 24)
+    """
+    block_len = at_least(1, block_len, "block_len (γ)", "try block_len=4")
+    if max_block_len is None:
+        return -(-min(block_len, max_new_tokens) // 8) * 8
+    fits = hasattr(max_block_len, "__index__") and max_block_len >= block_len
+    got = f"{max_block_len} for block_len={block_len}"
+    require(fits, "max_block_len of at least block_len", got, "leave it out")
+    return int(max_block_len)
+
+
+def check_key(key) -> None:
     """Raise `BadInput` unless this is one PRNG key, old style or new."""
     mend = "pass key=jax.random.key(0)"
     require(key is not None, "a key for sampling", None, mend)

@@ -49,11 +49,11 @@ class Sampling(eqx.Module):
         if top_k is not None:
             at_least(1, top_k, "top_k", "leave it out to keep all tokens")
         require(top_p is None or 0 < top_p <= 1, "top_p in (0, 1]", top_p, "leave it out to keep all tokens")
-        # What float32 flushes to zero would divide by zero.
-        self.greedy = bool(temperature < jnp.finfo(jnp.float32).tiny)
+        smallest = float(jnp.finfo(jnp.float32).tiny)  # what float32 flushes to zero would divide by zero
+        self.greedy = bool(temperature < smallest)
         self.temperature = jnp.float32(temperature)
-        self.top_k = None if top_k is None or self.greedy else jnp.int32(top_k)
-        self.top_p = None if top_p is None or self.greedy else jnp.float32(top_p)
+        self.top_k = None if top_k is None or self.greedy else jnp.int32(min(top_k, 2**31 - 1))
+        self.top_p = None if top_p is None or self.greedy else jnp.float32(max(top_p, smallest))
 
     def probabilities(self, logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch vocab"]:
         """The distribution that tokens are drawn from."""

@@ -15,11 +15,11 @@ from jaxtyping import PRNGKeyArray
 from tandem_edu.decode.block_verify import verify_block
 from tandem_edu.decode.cycle import Decoder, State, begin, cycle, decode
 from tandem_edu.decode.drafters import Drafter, as_drafter
-from tandem_edu.decode.request import Output, Request, finish, make_request
+from tandem_edu.decode.request import Output, Request, finish, longest_block, make_request
 from tandem_edu.decode.routers import Router, check_router
 from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.verify import verify
-from tandem_edu.errors import at_least, require
+from tandem_edu.errors import require
 from tandem_edu.model import Attached, Transformer
 
 VERIFICATIONS = {"token": verify, "block": verify_block}
@@ -72,8 +72,9 @@ def speculate(
     >>> bool(jnp.array_equal(out.tokens, generate(primary, [1, 2, 3], 9).tokens))
     True
     """
-    request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
-    decoder = _decoder(primary, drafter, request, block_len, max_block_len, router, verification)
+    request = make_request(primary, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
+    most = longest_block(block_len, max_block_len, max_new_tokens)
+    decoder = _decoder(primary, drafter, request, block_len, most, router, verification)
     text, n, trace = decode(decoder, request)
     return finish(request, text, n, max_new_tokens, trace)
 
@@ -107,10 +108,11 @@ def stream(
     The same arguments (one prompt), the same tokens, the same errors. The cycles are compiled, the
     loop over them is Python's, so it is somewhat slower.
     """
-    request = make_request(primary.config, prompt, max_new_tokens, sampling, key, stop_token)
+    request = make_request(primary, prompt, max_new_tokens, sampling, key, stop_token)
     one = f"a batch of {request.row.text.shape[0]}"
     require(request.row.text.ndim == 1, "one prompt to stream", one, "stream them one by one")
-    decoder = _decoder(primary, drafter, request, block_len, max_block_len, router, verification)
+    most = longest_block(block_len, max_block_len, max_new_tokens)
+    decoder = _decoder(primary, drafter, request, block_len, most, router, verification)
     return _cycles(decoder, request)
 
 
@@ -125,15 +127,11 @@ def _cycles(decoder: Decoder, request: Request) -> Iterator[Cycle]:
 
 
 def _decoder(
-    primary, drafter, request: Request, block_len: int, max_block_len, router, verification: str
+    primary, drafter, request: Request, block_len: int, max_block_len: int, router, verification: str
 ) -> Decoder:
-    at_least(1, block_len, "block_len (γ)", "try block_len=4")
     known = ", ".join(VERIFICATIONS)
     require(verification in VERIFICATIONS, f"a verification among {known}", repr(verification), "pick one")
     drafter = as_drafter(drafter, primary)
-    max_block_len = -(-block_len // 8) * 8 if max_block_len is None else max_block_len
-    got = f"{max_block_len} for block_len={block_len}"
-    require(max_block_len >= block_len, "max_block_len of at least block_len", got, "leave it out")
     if router is not None:
         check_router(router, drafter, block_len)
     return Decoder(

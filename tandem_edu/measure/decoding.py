@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from tandem_edu.decode import Drafter, Output, Sampling, generate, speculate
+from tandem_edu.decode.request import check_key
 from tandem_edu.decode.trace import summarise
 from tandem_edu.errors import BadInput, require
 from tandem_edu.measure.timing import interleaved, spread
@@ -103,7 +104,8 @@ def compare(
 ) -> Comparison:
     """Decode every prompt with the primary alone and with every drafter at every block length, in turns.
 
-    With `num_samples` each request is for so many continuations. `how` goes to `speculate`:
+    Prompt i is continued with the key `jax.random.fold_in(key, i)`, whatever the drafter. With
+    `num_samples` each request is for so many continuations. `how` goes to `speculate`:
     `verification="block"`, or a `router`.
 
     Raises `BadInput` for no drafter, no prompt or no block length, and whatever `speculate` raises.
@@ -143,19 +145,26 @@ def decoded_in_turns(
     primary: Transformer,
     ways: Mapping[Any, Callable[..., Output]],
     prompts: Sequence[np.ndarray],
-    settings: Mapping[str, Any],
+    settings: dict[str, Any],
     repetitions: int,
     progress: bool = False,
 ) -> tuple[dict[Any, np.ndarray], dict[Any, tuple[Output, ...]]]:
     """Every prompt decoded in each of the `ways`, and by the primary alone (`ALONE`), taking turns.
 
-    A way is called with `prompt` and the `settings`. Gives the seconds of all prompts together,
-    float[repetitions], and the outputs, one a prompt; both by the name of the way.
+    A way is called with `prompt` and the `settings`, of which each prompt has a `key` of its own: the same in
+    all ways, which are compared with each other, and another for the next prompt, whose text is to be
+    independent. Gives the seconds of all prompts together, float[repetitions], and the outputs, one a
+    prompt; both by the name of the way.
     """
     latest: dict[Any, tuple[Output, ...]] = {}
+    keys = [settings["key"]] * len(prompts)
+    if settings["key"] is not None:
+        check_key(settings["key"])
+        keys = [jax.random.fold_in(key, i) for i, key in enumerate(keys)]
 
     def decode(name: Any, one: Callable[..., Output]) -> tuple[Output, ...]:
-        latest[name] = tuple(one(prompt=prompt, **settings) for prompt in prompts)
+        given = zip(prompts, keys, strict=True)
+        latest[name] = tuple(one(prompt=prompt, **settings | {"key": own}) for prompt, own in given)
         return latest[name]
 
     contenders = {ALONE: partial(generate, primary), **ways}

@@ -64,7 +64,7 @@ def train_router(
     - `prompts`: from the training text. The last tenth of them (at least one) is held out.
     - `sampling`: how the pair decodes: a router for greedy decoding expects greedy decoding.
     - `max_new_tokens`, `rows`: tokens after each prompt; prompts decoded together.
-    - `steps`, `learning_rate`: of Adam, on 256 examples each.
+    - `steps`, `learning_rate`: of AdamW along a cosine (see `fit`), on 256 examples each.
 
     Raises `BadInput` for fewer than two prompts, where nothing is drafted, and whatever `speculate`
     raises; it names the prompt.
@@ -104,9 +104,7 @@ def collect(
     examples = []
     for number, chunk in enumerate(progress_bar(chunks, show=progress, desc="drafts")):
         full = [*chunk, *[chunk[0]] * (rows - len(chunk))]  # one compiled program for all chunks
-        request = make_request(
-            primary.config, full, max_new_tokens, sampling, jax.random.fold_in(key, number), None
-        )
+        request = make_request(primary, full, max_new_tokens, sampling, jax.random.fold_in(key, number), None)
         decoder = Decoder(
             primary=primary,
             drafter=drafter,
@@ -151,7 +149,10 @@ def _cycle(decoder: Decoder, state: State):
 def fit(
     router: LearnedRouter, examples: Examples, steps: int, learning_rate: float, key: PRNGKeyArray
 ) -> LearnedRouter:
-    """Standardise the features, then minimise binary cross-entropy with Adam."""
+    """Standardise the features, then minimise binary cross-entropy with AdamW.
+
+    Its weight decay is 0.01; the learning rate falls along a cosine to 0.
+    """
     spread = np.maximum(examples.features.std(0), 1e-3)
     router = eqx.tree_at(
         lambda r: (r.mean, r.scale),

@@ -2,6 +2,7 @@
 
 import inspect
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,12 +114,12 @@ def test_sampling_without_a_key():
 @pytest.mark.parametrize("key", [0, np.zeros(()), jax.random.split(jax.random.key(0), 3)])
 def test_what_is_not_one_key(key):
     with pytest.raises(BadInput, match="one key for sampling, from which each row gets its own, got"):
-        inspect.unwrap(request._check_key)(key)
+        inspect.unwrap(request.check_key)(key)
 
 
 def test_a_key_of_the_old_style_will_do():
     for key in (jax.random.key(0), jax.random.PRNGKey(0)):
-        inspect.unwrap(request._check_key)(key)
+        inspect.unwrap(request.check_key)(key)
 
 
 @pytest.mark.parametrize("number", [2.5, 2.0, "3", None, 0, -1, np.int64(0), jnp.int32(0)])
@@ -156,9 +157,25 @@ def test_an_unknown_verification():
         speculate(speaker(), speaker_drafters()["plain"], [1], 4, verification="tree")
 
 
+def test_a_block_longer_than_the_text_to_come():
+    """It asks for no more room than the text needs."""
+    out = speculate(speaker(), speaker_drafters()["plain"], [1], 4, block_len=10_000)
+    np.testing.assert_array_equal(out.tokens, generate(speaker(), [1], 4).tokens)
+    assert out.trace.draft_ids.shape[-1] == 8
+
+
+def test_weights_of_another_kind_than_the_caches():
+    half = jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16) if eqx.is_inexact_array(x) else x, speaker(), is_leaf=eqx.is_array
+    )
+    for decode in (lambda: generate(half, [1], 4), lambda: speculate(speaker(), half, [1], 4)):
+        with pytest.raises(BadInput, match="weights in float32 to decode with, got bfloat16"):
+            decode()
+
+
 def test_a_bound_of_no_drafts():
     plain = speaker_drafters()["plain"]
-    with pytest.raises(BadInput, match=r"max_block_len of at least 1 .*, got 0 for 0 drafts a block"):
+    with pytest.raises(BadInput, match="max_block_len of at least block_len, got 0 for block_len=1"):
         block_generate(speaker(), plain, [1], 4, block_len=1, max_block_len=0)
 
 

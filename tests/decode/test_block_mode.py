@@ -9,6 +9,7 @@ import slow
 from lively_models import writer, writer_drafters
 
 from tandem_edu.decode import PromptLookup, Sampling, block_generate, generate
+from tandem_edu.model import Transformer
 from tandem_edu.model.masks import block_starts
 
 PROMPT, NEW = [3, 11, 40], 30
@@ -71,6 +72,22 @@ def test_one_block_is_the_secondary_with_an_encoded_prompt():
         out = block_generate(writer(64), tandem, PROMPT, NEW, block_len, free_token=False)
         assert np.asarray(out.tokens).tolist() == text[len(PROMPT) :]
         assert out.trace.summary()["cycles"] == 1
+
+
+@pytest.mark.parametrize("free_token", [True, False])
+def test_the_primary_reads_each_token_once(free_token, monkeypatch):
+    """After the prompt (padded to 32), γ of them a call: what one block leaves out, the next begins with."""
+    widths, extend = set(), Transformer.extend
+
+    def counted(self, tokens, *args, **how):
+        if self.config == writer(64).config:
+            widths.add(tokens.shape[0])
+        return extend(self, tokens, *args, **how)
+
+    monkeypatch.setattr(Transformer, "extend", counted)
+    tandem = writer_drafters(64)["last-paper"]
+    block_generate(writer(64), tandem, PROMPT, 20, 3, free_token, max_block_len=3)
+    assert widths == {32, 3}
 
 
 def test_where_nothing_is_drafted_the_primary_goes_on():

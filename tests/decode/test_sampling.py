@@ -34,6 +34,12 @@ def test_probabilities_follow_the_definitions(temperature):
                 np.testing.assert_allclose(p, expected, rtol=1e-5, err_msg=note)
 
 
+def test_bounds_beyond_what_an_array_holds():
+    logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
+    assert jnp.allclose(Sampling(1.0, top_k=3_000_000_000).probabilities(logits), jnp.exp(logits))
+    assert Sampling(1.0, top_p=1e-46).probabilities(logits).tolist() == [1, 0, 0]
+
+
 def test_top_p_counts_what_top_k_has_left():
     logits = jnp.log(jnp.array([0.4, 0.2, 0.2, 0.2]))
     # Of the best two, 0.4 and 0.2, the first alone is 2/3 of the whole, and over 0.6.

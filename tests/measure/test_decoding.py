@@ -2,10 +2,11 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from tandem_edu.decode import generate, speculate
+from tandem_edu.decode import Sampling, generate, speculate
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import compare, interleaved, tokens_per_call
 
@@ -51,6 +52,17 @@ def test_efficiency_follows_from_acceptance_where_no_block_is_cut(tiny_primary):
     summary = comparison.run("self", 3).summary
     assert summary["acceptance_by_position"] == [1.0, 1.0, 1.0]
     assert summary["block_efficiency"] == tokens_per_call([1.0, 1.0, 1.0]) == 4.0
+
+
+def test_each_prompt_is_sampled_with_a_key_of_its_own(tiny_primary, tiny_secondary):
+    """The same numbers for all would make texts alike, and the intervals over them too narrow."""
+    prompts, key, how = [PROMPTS[0]] * 2, jax.random.key(0), Sampling(temperature=1.0)
+    found = compare(tiny_primary, {"plain": tiny_secondary}, prompts, 12, (2,), how, key, repetitions=1)
+    for outputs in (found.primary_outputs, found.run("plain", 2).outputs):
+        first, second = (np.asarray(out.tokens).tolist() for out in outputs)
+        assert first != second
+    alone = generate(tiny_primary, PROMPTS[0], 12, how, jax.random.fold_in(key, 1))
+    np.testing.assert_array_equal(found.primary_outputs[1].tokens, alone.tokens)
 
 
 def test_contenders_take_turns():

@@ -6,6 +6,7 @@ from tandem_edu.decode.drafters.early_exit import EarlyExitDrafter
 from tandem_edu.decode.drafters.plain import PlainDrafter
 from tandem_edu.decode.drafters.protocol import Drafter
 from tandem_edu.decode.drafters.tandem import TandemDrafter
+from tandem_edu.decode.request import check_float32
 from tandem_edu.errors import BadInput, require
 from tandem_edu.model import Attached, CrossAttending, Eagle, EarlyExit, Tandem, Transformer
 from tandem_edu.model.tandem import check_same_vocabulary
@@ -22,6 +23,7 @@ def as_drafter(drafter: Transformer | Attached | Drafter, primary: Transformer) 
         expected = "a Transformer, a Tandem or a te.Drafter"
         raise BadInput(expected, type(drafter).__name__, "pass one of these")
     check_same_vocabulary(primary.config, drafter.config)
+    check_float32(drafter)
     if isinstance(drafter, Transformer):
         return PlainDrafter(drafter)
     mine, theirs = primary.config, drafter.primary_config
