@@ -27,7 +27,7 @@ Way = tuple[int, Router | None]
 def adaptive_table(pair: Pair, parts: Texts, count: int = 12, say: Callable[[str], None] = print) -> Table:
     """A constant γ, a threshold on the drafter's own probability, and the learned router."""
     families = _families(pair)
-    chosen = prompts_of_kinds(pair.tokenizer, parts, "dev", max(2, count // 2))
+    chosen = prompts_of_kinds(pair.tokenizer, parts, "dev", count)
     reported = prompts_of_kinds(pair.tokenizer, parts, "test", count)
     rows = []
     for kind, prompts in reported.items():

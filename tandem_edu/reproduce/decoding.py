@@ -23,8 +23,8 @@ SHOWN = 5
 """γ of the table of accepted drafts."""
 NEW_TOKENS, TIMED_TOKENS, REPETITIONS = 64, 128, 7
 """Counted on short texts, as greedy ones soon repeat themselves; timed on longer ones."""
-CHOOSING = 5
-"""Rounds in which all take turns, to choose γ."""
+CHOOSING = 2
+"""Rounds in which all take turns, to choose γ: a further prompt tells more than the same ones again."""
 MODES = {"greedy": None, "temperature 1": Sampling(temperature=1.0)}
 DRAFTERS = ("secondary", "distilled", "tandem")
 
@@ -34,13 +34,13 @@ def decoding_tables(
 ) -> tuple[list[Table], dict[str, Comparison]]:
     """Accepted drafts per block and wall-clock; and the comparisons on the test prompts, to draw.
 
-    Drafts are counted on `count` prompts of a kind; a third of them are timed, and a sixth as many choose γ.
+    Drafts are counted on `count` prompts of a kind; a third of them are timed, and as many others choose γ.
     """
     blocks: list[dict[str, Any]] = []
     clock: list[dict[str, Any]] = []
     kept: dict[str, Comparison] = {}
     timed_count = max(2, count // 3)
-    chosen = prompts_of_kinds(pair.tokenizer, parts, "dev", max(2, count // 6))
+    chosen = prompts_of_kinds(pair.tokenizer, parts, "dev", timed_count)
     reported = prompts_of_kinds(pair.tokenizer, parts, "test", count)
     for kind, prompts in reported.items():
         for mode, sampling in MODES.items():

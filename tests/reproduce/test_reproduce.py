@@ -167,6 +167,23 @@ def test_a_stage_alone_leaves_the_readme_as_it_is(tmp_path, monkeypatch):
         readme.load_table(tmp_path, "blocks")
 
 
+@pytest.mark.parametrize(("folder", "said"), [("results", "1.25"), ("mine", "old")])
+def test_only_the_results_are_told_in_the_readme(folder, said, headline_tables, tmp_path, monkeypatch):
+    page = tmp_path / "README.md"
+    page.write_text(f"{readme.BEGIN}\nold\n{readme.END}\n")
+    monkeypatch.setattr(run, "_tables", lambda *_: headline_tables)
+    reproduce(["quality"], tmp_path / folder, tmp_path, say=lambda _: None)
+    assert said in page.read_text()
+
+
+def test_another_readme_is_never_written_over(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("# Mine\n")
+    monkeypatch.setattr(run, "_tables", lambda *_: pytest.fail("something was measured"))
+    with pytest.raises(BadInput, match="a README of its own: choose another --out"):
+        reproduce(["quality"], tmp_path, tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# Mine\n"
+
+
 def test_every_ablation_has_a_control_that_differs_in_one_thing():
     for name, study in ABLATIONS.items():
         assert len(study.variants) >= 2, name
@@ -175,7 +192,7 @@ def test_every_ablation_has_a_control_that_differs_in_one_thing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", ["readers", "frozen", "appendix"])
+@pytest.mark.parametrize("study", ["readers", "frozen", "deep-tandem", "block-prediction"])
 def test_a_study_trains_its_variants_side_by_side(study, pair, parts, monkeypatch, tmp_path):
     small = pair.secondary.config
     config = dataclasses.replace(pair.primary.config, n_layers=8)
@@ -189,18 +206,25 @@ def test_a_study_trains_its_variants_side_by_side(study, pair, parts, monkeypatc
     assert [row["variant"] for row in table.rows] == list(ABLATIONS[study].variants)
     assert all(0 <= row["TV at γ = 2"].value <= 1 for row in table.rows)
     timed = [row for row in table.rows if row.get("times as fast as the whole model")]
-    assert len(timed) == (2 if study == "appendix" else 0)
+    assert len(timed) == (3 if study == "deep-tandem" else 0)
 
 
-def test_the_readme_gets_its_lines_from_the_tables(tmp_path):
+@pytest.fixture
+def headline_tables():
+    """Those that the README's lines come from; every figure is the same."""
     one = Interval(1.25, 1.0, 1.5)
     names = ("agreement", "TV", "agreement / distilled's", "TV / distilled's")
     models = [{"model": name, **dict.fromkeys(names, one)} for name in ("distilled", "tandem (γ = 2)")]
     drafters = dict.fromkeys(("distilled", "tandem", "tandem / distilled"), one)
     kinds = [{"prompts": "code", "mode": mode, **drafters} for mode in ("greedy", "temperature 1")]
-    save_table(Table("quality", "", "", models), tmp_path)
-    save_table(Table("blocks", "", "", kinds, {readme.PICTURE: "Lines."}), tmp_path)
-    save_table(Table("speed", "", "", [{**row, "samples": 1} for row in kinds]), tmp_path)
+    blocks = Table("blocks", "", "", kinds, {readme.PICTURE: "Lines."})
+    speed = Table("speed", "", "", [{**row, "samples": 1} for row in kinds])
+    return [Table("quality", "", "", models), blocks, speed]
+
+
+def test_the_readme_gets_its_lines_from_the_tables(headline_tables, tmp_path):
+    for table in headline_tables:
+        save_table(table, tmp_path)
     page = tmp_path / "README.md"
     page.write_text(f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n")
     readme.refresh(page, tmp_path)
