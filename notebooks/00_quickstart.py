@@ -22,6 +22,8 @@
 #   changes what it writes;
 # * read off which drafted tokens were accepted, and what the block length γ does to that;
 # * train a *tandem*: a drafter that attends to the primary's own representations.
+#
+# You need: nothing but a little Python.
 
 # %% [markdown]
 # ## Set-up
@@ -182,7 +184,8 @@ for name in comparison.drafters:
 
 # %% [markdown]
 # So short a training is only a beginning. The toolkit ships the same two kinds of drafter, trained for
-# longer, and again with the same batches for both. On the same beginnings:
+# longer, with twice the text a step and another loss; the tandem there reads three of the primary's states
+# (`"fused"`). Again both saw the same batches. On the same beginnings:
 
 # %%
 shipped = te.measure.compare(
@@ -217,11 +220,11 @@ gamma_panel(comparison, pair.tokenizer)
 # * What counts is how often guesses are **accepted**, which depends on the drafter; the chance that a
 #   guess is still reached falls along the block. You have counted *calls*; whether they save seconds depends
 #   on what a draft and a longer read cost on your machine (notebooks 01 and 05).
-# * A **tandem** is a drafter that attends to the primary's representations. It has more to learn, so what
-#   that is worth shows late: compare the last two lines with those before.
+# * A **tandem** is a drafter that attends to the primary's representations. It has more to learn: compare its
+#   lead over the distilled secondary after the short training with that after the long one.
 #
 # ## Questions
-# <details><summary>Why does the primary's own token come for free in every cycle?</summary>
+# <details><summary>Why does the primary's own token come for free in every call?</summary>
 #
 # To check a block of γ drafts the primary reads the last token of the text and the γ drafts: γ + 1
 # positions, each with a prediction. If all drafts are accepted, the last prediction is that of the token

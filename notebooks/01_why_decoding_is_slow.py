@@ -22,6 +22,8 @@
 # * say why writing one token takes about as long as reading several;
 # * measure bandwidth and the cost of a wider call on your own machine;
 # * read a roofline, and tell where further tokens stop being nearly free.
+#
+# You need: the product of a matrix and a vector; no other notebook.
 
 # %% [markdown]
 # ## Set-up
@@ -57,8 +59,8 @@ FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller 
 # A language model writes by **decoding**: from the text so far it computes how likely each token (piece of
 # text) is to come next, one is chosen, and the model is run again, for that token only: what it needs of the
 # earlier ones it has kept (in a *cache*, see notebook 02). So each weight matrix of the model is multiplied
-# by *one* vector. For reading a prompt of n tokens, the same matrix is
-# multiplied by *n* vectors at once, a matrix by a matrix.
+# by *one* vector. For reading a prompt of n tokens, the same matrix is multiplied by *n* vectors at once, a
+# matrix by a matrix.
 #
 # The matrix has to be fetched from memory in both cases. Does it take n times as long to multiply it by n
 # vectors? Measure it here.
@@ -122,9 +124,12 @@ for width in (5, 9, 33):
     print(f"{width} tokens in one call: {cost:.2f} times one step, {cost / width:.2f} a token")
 
 # %% [markdown]
-# Reading 5 tokens costs less than 5 steps. If only somebody told us the next 4 tokens, we could *check*
-# them all in one call! That is **speculative decoding**: a small model, the **drafter**, guesses them, and
-# the large one, the **primary**, checks the guesses. It is exact, as notebook 04 shows.
+# Each call here is started from Python, which takes the same time however much the call reads and so flatters
+# the wide ones; notebook 05 times many steps in one compiled loop.
+#
+# Reading 5 tokens costs less than 5 steps. If only somebody told us the next 4 tokens, we could *check* them
+# all in one call! That is **speculative decoding**: a small model, the **drafter**, guesses them, and the
+# large one, the **primary**, checks the guesses. It is exact, as notebook 04 shows.
 #
 # ## The roofline
 # How many tokens are nearly free depends on the machine. Let *B* be its bandwidth and *F* its operations a
@@ -181,5 +186,5 @@ roofline_panel(n_weights)
 # </details>
 #
 # ## The way on
-# [02 Inside the tandem](02_inside_the_tandem.ipynb): a drafter that looks at what the primary has
-# understood.
+# [02 Inside the tandem](02_inside_the_tandem.ipynb): a drafter that looks at what the primary has understood.
+# To practise: [exercise](exercises.ipynb) 1.

@@ -21,6 +21,8 @@
 # * draw the mask of a tandem for any block length: who sees which token, and through whose eyes;
 # * say what the primary overwrites in the secondary's cache, and when;
 # * read an attention map, and measure how much of each head goes to the primary.
+#
+# You need: *primary* and *drafter* (notebook 00), and what attention is, in outline.
 
 # %% [markdown]
 # ## Set-up
@@ -87,9 +89,10 @@ print(f"the secondary's first layer reads the primary's residual stream after it
 show.block_mask(12, 4, token=9)
 
 # %% [markdown]
-# Change the block length, and where the first block starts (`offset`; in training it is drawn at random, so
-# that each token is seen at each place of a block). Step through the tokens with the arrow keys. (Without a
-# running kernel you see the picture above.)
+# Change the block length, and where blocks start: at `offset`, `offset` + γ, and so on. What lies before is
+# cut on the same grid, so that k(i) = max(0, offset + ⌊(i − offset)/γ⌋·γ). In training the offset is drawn at
+# random, so that each token is seen at each place of a block. Step through the tokens with the arrow keys.
+# (Without a running kernel you see the picture above.)
 
 # %%
 mask_panel()
@@ -102,8 +105,8 @@ mask_panel()
 # ## A cache that is overwritten
 # In decoding nothing is computed twice: keys and values of past tokens are kept in a **cache**. Here is the
 # tandem, seen that way: *an ordinary small transformer, whose cache the primary overwrites each time it has
-# read a block*. Let us watch it. In the paper's form (`own_history=False`) the overwritten entries are the
-# secondary's own.
+# read a block*. Let us watch it in the paper's form (`own_history=False`), where the primary's entries take
+# the place of the secondary's own. (With `True`, see below, both are kept.)
 
 # %%
 paper = te.Tandem(pair.secondary, primary.config, layer_map=[states], key=jax.random.key(0))
@@ -142,8 +145,8 @@ print(f"largest difference: {float(jnp.abs(jnp.stack(steps) - parallel[4:8]).max
 # %% [markdown]
 # ## Where does it look?
 # The shipped tandem keeps its own entries of past blocks *beside* the primary's (`own_history=True`, our
-# addition), and each head divides its attention between the two. How much goes
-# to the primary?
+# addition), and each head divides its attention between the two. How much goes to the primary, and how much
+# would if all were attended to equally? Place by place in the block, from the second block on:
 
 # %%
 ids = data.prompts(text, pair.tokenizer, length=24, count=1, seed=2)[0]
@@ -151,11 +154,14 @@ strings = data.token_strings(pair.tokenizer, ids)
 gamma = 4
 maps = attention_maps(primary, tandem, ids, block_len=gamma)
 display(show.primary_shares(maps, block_len=gamma))
-share = primary_share(maps)[..., gamma:].mean()
+share = primary_share(maps).mean((0, 1))[gamma:]  # of all heads; in the first block it is 0
 i = np.arange(gamma, len(ids))
 seen = i // gamma * gamma  # through the primary; besides, of its own, i + 1
-equal = (seen / (seen + i + 1)).mean()
-print(f"after the first block: {share:.0%} to the primary; equal attention to all would give {equal:.0%}")
+equal = seen / (seen + i + 1)
+for place in range(gamma):
+    here = i % gamma == place
+    print(f"place {place + 1}: {share[here].mean():.0%} to the primary; if equal, {equal[here].mean():.0%}")
+print(f"all places: {share.mean():.0%}; if equal, {equal.mean():.0%}")
 
 # %%
 display(HTML(attention_view(maps, strings, layer=0, head=0, token=22)))
@@ -164,15 +170,16 @@ display(HTML(attention_view(maps, strings, layer=0, head=0, token=22)))
 attention_panel(maps, strings)
 
 # %% [markdown]
-# **Your turn.** Set `gamma = 8` where the maps are made. Does the share for the primary fall towards the end
-# of the block, and by more than equal attention would? (There are more and more of its own to look at.)
+# **Your turn.** Set `gamma = 8` where the maps are made, and `length=96` for more tokens of each place. Does
+# the share for the primary fall towards the end of the block, and by more than with equal attention? (There
+# are more and more of its own to look at.)
 
 # %% [markdown]
 # ## What it is worth
-# How often is the drafter's likeliest token the primary's too, on text that neither has seen? The
-# *distilled* secondary is the same model with the same training text, steps and losses, but may not look; the
-# tandem has further weights, to look with. *TV distance*, ½ Σ |p − q|, says how far its
-# whole distribution q is from the primary's p: 0 if they are the same, 1 if they share no token.
+# How often is the drafter's likeliest token the primary's too, on text that neither has seen? The *distilled*
+# secondary is the same model with the same training text, steps and losses, but may not look; the tandem has
+# further weights, to look with. *TV distance*, ½ Σ |p − q|, says how far its whole distribution q is from the
+# primary's p: 0 if they are the same, 1 if they share no token.
 
 # %%
 windows = data.windows(data.encode(pair.tokenizer, text), 256, 4 if FAST else 32)
@@ -210,4 +217,4 @@ for name, model, gamma in (
 # </details>
 #
 # ## The way on
-# [03 Training a pair](03_training_a_pair.ipynb).
+# [03 Training a pair](03_training_a_pair.ipynb). To practise: [exercises](exercises.ipynb) 2 and 3.

@@ -21,6 +21,8 @@
 # * go through one cycle of draft, verify and accept by hand;
 # * prove that the result has exactly the primary's distribution, and test it with chi-square;
 # * say what 1 − TV has to do with the calls that are saved.
+#
+# You need: *primary*, *drafter* and *block* (notebook 00), and what a *tandem* is (02).
 
 # %% [markdown]
 # ## Set-up
@@ -207,9 +209,9 @@ print(f"χ² = {found:.1f}; larger by chance alone: {by_chance(found):.0%} of th
 # %% [markdown]
 # ## What goes wrong with a wrong q
 # The rule must be told the distribution that the draft was *really* drawn from. A common mistake is to draw
-# at one *temperature* (the logits are divided by it: below 1 the likely tokens become likelier) and state
-# another, or to forget *top-k* (only the k likeliest tokens may be drawn). Suppose the rule is told that
-# *q* is uniform:
+# at one *temperature* and state another (the *logits*, the scores that a softmax turns into probabilities,
+# are divided by it: below 1 the likely tokens become likelier), or to forget *top-k* (only the k likeliest
+# tokens may be drawn). Suppose the rule is told that *q* is uniform:
 
 # %%
 lie = jnp.full(5, 0.2)
@@ -266,4 +268,5 @@ for name in ("secondary", "distilled", "tandem"):
 # </details>
 #
 # ## The way on
-# [05 Block sizes and speedups](05_block_sizes_and_speedups.ipynb): how long should a block be?
+# [05 Block sizes and speedups](05_block_sizes_and_speedups.ipynb): how long should a block be? To practise:
+# [exercises](exercises.ipynb) 6 and 7.

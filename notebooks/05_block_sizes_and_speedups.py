@@ -21,6 +21,8 @@
 # * compute a speedup from acceptance, block length and two costs;
 # * measure all of them on your own machine, with their spread;
 # * find the best block length, and say what limits it.
+#
+# You need: why a wider call costs little (notebook 01), and one cycle of speculative decoding (04).
 
 # %% [markdown]
 # ## Set-up
@@ -88,8 +90,9 @@ for alpha in (0.5, 0.7, 0.9):
 
 # %% [markdown]
 # ## The costs on this machine
-# Many steps in one compiled loop, all kinds taking turns: a decoding step of the primary, its reading of
-# γ + 1 tokens, a step of each drafter. In brackets the quartiles of the rounds.
+# Many steps in one compiled loop, all kinds in turn: a decoding step of the primary, its reading of γ + 1
+# tokens, a step of each drafter. In brackets the quartiles of the rounds. (In notebook 01 each call was
+# started from Python: here a step is shorter, and a wider call dearer in proportion.)
 
 # %%
 drafters = {"distilled": pair.distilled, "tandem": pair.tandem}
@@ -107,8 +110,8 @@ for name, (median, low, high) in list(steps.items())[1:]:
 
 # %% [markdown]
 # ## The texts
-# Both drafters at each γ, and the primary alone, take turns on the same beginnings. (Speculative decoding
-# with the distilled secondary is what the paper calls SPEED.)
+# Both drafters at each γ, and the primary alone, take turns on the same beginnings. (The paper calls
+# speculative decoding SPEED; its baseline is SPEED with the distilled secondary.)
 
 # %%
 comparison = te.measure.compare(
@@ -125,10 +128,12 @@ comparison = te.measure.compare(
 
 # %% [markdown]
 # ## Acceptance along the block
-# α need not be the same at every position. The α_i below are *conditional*: of the drafts at position i
-# that were reached (all before them accepted), the share that was kept. Two things pull against each other:
-# a guess further ahead is harder, but a far position is only *reached* where the text is easy. The picture
-# shows which wins, as far as there are drafts to tell by: the table says of how many each is the share.
+# α need not be the same at every position. The α_i below are *conditional*: of the drafts at position i that
+# were reached (all before them accepted), the share that was kept. Two things pull against each other. For
+# the *tandem* a guess further ahead is harder: it has more of the latest tokens only in its own view (the
+# distilled secondary loses nothing along the block). For both, a far position is only *reached* where the
+# text is easy. The picture shows which wins, as far as there are drafts to tell by: the table says of how
+# many each is the share.
 
 # %%
 display(HTML(acceptance_view(comparison, 8)))
@@ -150,15 +155,18 @@ for name in comparison.drafters:
 
 # %% [markdown]
 # ## The formula against the clock
-# The line is the formula, with the share of the tandem's judged drafts that were kept (behind a rejected
-# one none is judged), its *c*, and for v a straight line that starts at 1; the points are measured, with
-# the quartiles of the repetitions. The line is the tandem's only, and rough: one α for all places, a
-# straight line for v. Below the picture the same without either: tokens counted, v as measured. What still
-# lies between formula and clock is what no step contains: reading the prompt, which takes the primary alone
-# as long; writing the drafter's cache anew after each call, and the rejection rule. And in the measured steps
-# the small model stayed in the cache of the processor, from which the large one drives it in every cycle.
-# **Below 1, speculation is slower than the primary alone**; with models as small as ours, on a processor,
-# that may happen.
+# The line is the formula, with the share of the tandem's judged drafts that were kept (behind a rejected one
+# none is judged), its *c*, and for v a straight line that starts at 1; the points are measured, with the
+# quartiles of the repetitions. The line is the tandem's only, and rough: one α for all places, a straight
+# line for v. **Below 1, speculation is slower than the primary alone**; with models as small as ours, on a
+# processor, that may happen.
+#
+# Below the picture the same from the tokens as counted and v as measured. What still lies between formula and
+# clock comes partly **once a cycle** (writing the drafter's cache anew, the rejection rule, and the small
+# model's weights, which the large one drives out of the processor's cache) and partly **with each draft** (a
+# softmax and a random draw from *q*, and one more row to judge: the steps timed above are greedy). Whether
+# the last figure of each line grows with γ tells which weighs more here. (The prompt is in the clock too: the
+# primary alone reads it as well, the drafter besides.)
 
 # %%
 rows = [row for out in comparison.run("tandem", 4).outputs for row in out.trace.rows()]
@@ -174,7 +182,10 @@ display(show.speedup_curve(alpha, costs["tandem"], verify_cost, slope, most=10, 
 for gamma in block_lens:
     run = comparison.run("tandem", gamma)
     said = wall_clock_factor(run.summary["block_efficiency"], gamma, costs["tandem"], steps[gamma][0])
-    print(f"γ = {gamma}: by the steps {said:.2f}, by the clock {np.median(run.speedup):.2f} times as fast")
+    clock = np.median(run.speedup)
+    besides = run.summary["block_efficiency"] * (1 / clock - 1 / said)
+    print(f"γ = {gamma}: by the steps {said:.2f}, by the clock {clock:.2f} times as fast", end="; ")
+    print(f"a cycle takes {besides:+.2f} steps besides")
 
 # %% [markdown]
 # Move the sliders (v is the third, plus the fourth times γ): how much acceptance would be needed for 2 times?
@@ -197,9 +208,11 @@ for what, change in mended.items():
 
 # %% [markdown]
 # ## Who works when
-# The primary alone works all the time, one token a step. With a drafter it works less often, and each of
-# its calls yields more (the number above a call is the tokens that come out). This is the beginning of one
-# text: of those above, the one in whose beginning the two drafters differ most nearly as they do over all.
+# The primary alone works all the time, one token a step. With a drafter it works less often, and each of its
+# calls yields more (the number above a call is the tokens that come out). This is the beginning of one text:
+# of those above, the one in whose beginning the calls that the two drafters need differ most nearly as they
+# do in all texts together. (The last call of a row may yield more than is shown of the others: compare the
+# steps, not the tokens.)
 
 # %%
 shown = 24  # tokens
@@ -213,8 +226,9 @@ def calls(out):
 needed = {
     name: np.array([calls(out) for out in comparison.run(name, 4).outputs]) for name in comparison.drafters
 }
+whole = {name: comparison.run(name, 4).summary["cycles"] for name in comparison.drafters}
 ratios = needed["distilled"] / needed["tandem"]
-typical = int(np.argmin(np.abs(ratios - needed["distilled"].sum() / needed["tandem"].sum())))
+typical = int(np.argmin(np.abs(ratios - whole["distilled"] / whole["tandem"])))
 traces = {name: comparison.run(name, 4).outputs[typical].trace for name in comparison.drafters}
 display(HTML(timeline_view(traces, costs, steps[4][0], tokens=shown)))
 
@@ -223,7 +237,10 @@ timeline_panel(traces, costs, steps[4][0], tokens=shown)
 
 # %% [markdown]
 # ## The best block length
-# Too short, and the primary is called too often; too long, and the last drafts are hardly ever reached.
+# Too short, and the primary is called too often; too long, and the last drafts are hardly ever reached. Near
+# its top the curve is flat, and where the quartiles of several γ overlap, which of them comes out first is
+# partly chance. By the formula, at equal cost, higher acceptance means a longer best block: can these timings
+# show it?
 
 # %%
 show.speedups(comparison)
@@ -241,8 +258,8 @@ for name in comparison.drafters:
 # ## What you have seen
 # * Speed is tokens per call divided by the cost of a cycle. Acceptance decides the first, the machine the
 #   second.
-# * The chance to *reach* a position falls along the block, so there is a best γ; at equal cost, higher
-#   acceptance means a longer one.
+# * The chance to *reach* a position falls along the block, so there is a best γ; by the formula, at equal
+#   cost, higher acceptance means a longer one.
 # * A verification costs more than a step on a processor; how much that takes from the gain is printed above.
 #
 # ## Questions
@@ -266,4 +283,5 @@ for name in comparison.drafters:
 # </details>
 #
 # ## The way on
-# [06 Adaptive block length](06_adaptive_block_length.ipynb): let the drafter itself say when to stop.
+# [06 Adaptive block length](06_adaptive_block_length.ipynb): let the drafter itself say when to stop. To
+# practise: [exercises](exercises.ipynb) 8 and 9.

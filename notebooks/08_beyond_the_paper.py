@@ -24,7 +24,8 @@
 # * verify a block as a whole instead of token by token;
 # * bring a model from Hugging Face, and say what a GPU, a TPU or several devices change.
 #
-# You need: what *primary*, *drafter*, *block length* γ and *tandem* mean (notebook 00).
+# You need: *primary*, *drafter*, γ and *tandem* (notebook 00); *p*, *q* and the acceptance rule (04); for the
+# last question, what a router is (06).
 
 # %% [markdown]
 # ## Set-up
@@ -53,7 +54,7 @@ import tandem_edu as te
 from tandem_edu import data, show
 from tandem_edu.measure.roofline import PRESETS, ridge
 from tandem_edu.show.panels import gamma_panel, gamma_view
-from tandem_edu.train import Objective, recipe, train
+from tandem_edu.train import Objective, recipe, train_together
 from tandem_edu.zoo import texts
 
 FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers, worse models
@@ -86,8 +87,9 @@ short = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 4
 # | early exit | the primary's own first layers and their cache | a small exit |
 # | prompt lookup | the text: what followed these words last time? | no |
 #
-# Each learns with the same data, steps and losses. All but the last two have one layer of the same width;
-# the cross-attending one has only as many heads of keys and values as the primary, whose own it borrows.
+# Each learns with the same data, steps and losses: side by side, so that the primary reads each batch once
+# for all. All but the last two have one layer of the same width; the cross-attending one has only as many
+# heads of keys and values as the primary, whose own it borrows.
 
 # %%
 small = pair.secondary.config
@@ -106,13 +108,15 @@ if FAST:
     untrained = {name: untrained[name] for name in ("plain secondary", "tandem")}
 
 copying = {"steps": 10 if FAST else 85, "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),), **short}
-drafters = {}
-for name, model in untrained.items():
-    plain = isinstance(model, te.Transformer)
-    settings = (
-        recipe("distilled", **copying) if plain else recipe("tandem-distil", block_lens=(2, 4), **copying)
-    )
-    drafters[name], _ = train(model, settings, tokens, valid, primary=primary)
+alone, looking = recipe("distilled", **copying), recipe("tandem-distil", block_lens=(2, 4), **copying)
+drafters = train_together(
+    {
+        name: (model, alone if isinstance(model, te.Transformer) else looking)
+        for name, model in untrained.items()
+    },
+    tokens,
+    primary=primary,
+)
 drafters["prompt lookup"] = te.PromptLookup(1024, ngram=3)
 
 # %% [markdown]
@@ -154,12 +158,13 @@ display(HTML(show.html_table(rows, "Drafters at γ = 4, sampled")))
 show.speedups(comparison)
 
 # %% [markdown]
-# All have learned for seconds only, and a few texts of 48 tokens tell hundredths apart by chance: the
-# order says at most who learns fast, not who ends best. A speedup below 1 is what so few accepted drafts
-# come to where reading more tokens costs time. Nor is it quite even: the tandem reads the state half-way
-# up, which a short training makes most of. (`tandem-edu reproduce --stage readers` trains longer.) What
-# the table cannot show either is what they cost to build: most need a training each time the primary
-# changes, prompt lookup needs nothing at all.
+# All have learned for seconds only, and a few texts of 48 tokens tell hundredths apart by chance: the order
+# says at most who learns fast, not who ends best. A speedup below 1 is what so few accepted drafts come to
+# where reading more tokens costs time. Nor is it quite even: those that look read different states of the
+# primary, and which serve best changes with the length of training (compare notebook 03, after 160 steps,
+# with the repository's `results/`, after 500). `tandem-edu reproduce --stage readers` trains longer. What the
+# table cannot show either is what they cost to build: most need a training each time the primary changes,
+# prompt lookup needs nothing at all.
 #
 # **Your turn.** Give EAGLE `[4]` instead of `"fused"`, or all of them 400 steps: does the order stay?
 #
@@ -173,10 +178,10 @@ gamma_panel(comparison, tokenizer)
 
 # %% [markdown]
 # ## Judging a block as a whole
-# Token-by-token verification gives up at the first draft that the primary rejects. *Block verification*
-# asks whether the drafts **together** are a text that the primary writes often enough, and so keeps, on
-# average, at least as many of them (Sun et al., arXiv:2403.10444); a short run can show otherwise. It is one
-# argument; both are exact.
+# Token-by-token verification gives up at the first draft that the primary rejects. *Block verification* asks
+# whether the drafts **together** are a text that the primary writes often enough, and so keeps, on average,
+# at least as many of them (Sun et al., arXiv:2403.10444). It is one argument; both are exact. In a run as
+# short as this, chance can hide the gain or make it look several times as large: change the key and see.
 
 # %%
 settings = {"block_len": 8, "sampling": te.Sampling(temperature=1.0), "key": jax.random.key(4)}
@@ -247,6 +252,15 @@ logits = jax.jit(lambda model, rows: model(rows))(primary, spread_out)
 print(f"{logits.shape[0]} rows, {logits.sharding.num_devices} device(s)")
 
 # %% [markdown]
+# **Your turn.** A laptop has one device, but JAX can take its processor for eight. Restart the kernel and
+# run, before all else,
+# ```python
+# import os
+# os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# ```
+# then the set-up cells, "A text and a primary" and the cell above. Which rows does each device hold? Look at
+# `[shard.index for shard in logits.addressable_shards]`.
+#
 # ## What you have seen
 # * Drafters differ in **what of the primary they read**; `te.speculate` takes any of them.
 # * **Block verification** keeps, on average, at least as many drafts as token-by-token verification.

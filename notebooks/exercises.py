@@ -11,6 +11,7 @@ import ast
 import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -90,8 +91,16 @@ def _example(exercise: Exercise) -> str:
     result = exercise.solution(*arguments)
     if not isinstance(result, str):
         result = np.round(result, 4).tolist()
-    call = f"{exercise.name}({', '.join(map(repr, arguments))})"
+    typed = [_typed(argument) for argument in arguments]
+    call = f"{exercise.name}({', '.join(typed)})"
+    if len(call) > 100:
+        call = "\n".join([f"{exercise.name}(", *(f"...     {one}," for one in typed), "... )"])
     return f"```python\n>>> {call}\n{result!r}\n```"
+
+
+def _typed(argument: Any) -> str:
+    """As one would type it after `import numpy as np`."""
+    return f"np.array({argument.tolist()})" if isinstance(argument, np.ndarray) else repr(argument)
 
 
 def _answer(exercise: Exercise, answers: bool) -> str:

@@ -22,7 +22,7 @@ def read_time(weights, tokens, peak, bandwidth, bytes_per_weight):
 def block_start(position, block_len, offset):
     """k(i), where the block of `position` starts, if blocks start at offset, offset + block_len, ...
 
-    What is before the offset is cut on the same grid.
+    What is before the offset is cut on the same grid. A block that would start before the text starts at 0.
     """
     return max(0, offset + (position - offset) // block_len * block_len)
 
@@ -54,8 +54,11 @@ def residual(p, q):
 
 
 def drafts_kept(drafts, q, p, u):
-    """How many drafts are kept. Row i of q is what draft i was drawn from, row i of p the primary's
-    distribution there, u[i] uniform in [0, 1).
+    """How many drafts are kept, if draft x at place i is kept where u[i] < p[i][x] / q[i][x] and all drafts
+    before it were.
+
+    Row i of q is what draft i was drawn from, row i of p the primary's distribution there, u[i] uniform in
+    [0, 1). There may be more rows than drafts.
     """
     for i, draft in enumerate(drafts):
         if u[i] * q[i][draft] >= p[i][draft]:
