@@ -12,6 +12,7 @@ import pytest
 
 from tandem_edu import data
 from tandem_edu.cli import _parser, main
+from tandem_edu.errors import BadInput
 from tandem_edu.model import Transformer, TransformerConfig
 from tandem_edu.model.weights import describe
 from tandem_edu.reproduce.run import STAGES
@@ -35,8 +36,8 @@ def runs(text, tmp_path_factory):
     """A trained primary, distilled secondary and tandem, made by the command itself."""
     folder = tmp_path_factory.mktemp("runs")
     primary = str(folder / "primary")
-    common = ["--text", text, "--vocab-size", "270", *RUN]
-    assert main(["train", "primary", "--out", primary, *SIZES, *common]) == 0
+    common = ["--text", text, *RUN]
+    assert main(["train", "primary", "--out", primary, *SIZES, "--vocab-size", "270", *common]) == 0
     small = ["--layers", "1", "--width", "8", "--heads", "2", "--context", "64", "--primary", primary]
     assert main(["train", "distilled", "--out", str(folder / "distilled"), *small, *common]) == 0
     assert main(["train", "tandem-distil", "--out", str(folder / "tandem"), *small, *common]) == 0
@@ -103,6 +104,7 @@ def test_a_router_ends_blocks_early_and_changes_no_text(runs, router, capsys):
 def test_other_drafters_are_trained_the_same_way(kind, runs, text, tmp_path):
     # Two heads of 8, as the primary's: a cross-attending needs that.
     sizes = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "64"]
+    sizes = [] if kind == "early-exit" else sizes
     primary = ["--primary", str(runs / "primary")]
     command = ["train", "tandem-distil", "--kind", kind, "--out", str(tmp_path), "--text", text]
     assert main([*command, *primary, *sizes, *RUN]) == 0
@@ -140,7 +142,10 @@ MISTAKES = [
     ("train distilled --out {new} --text {text} --width 8 --heads 2 --vocab-size 270", "a primary"),
     ("train tandem-ce --out {new} --text {text} --width 8 --heads 2 --vocab-size 270", "a primary"),
     ("train tandem-ce --out {new} --text {text} --primary nowhere", "no such folder"),
-    ("train distilled --out {new} --text {text} --block-lens 2", "--block-lens with a tandem's recipe"),
+    (
+        "train distilled --out {new} --text {text} --block-lens 2",
+        "has a use for, got --block-lens: use tandem-ce",
+    ),
     (
         "train tandem-ce --out {runs}/primary --text {text} --primary {runs}/primary",
         "another folder for --out than --primary",
@@ -169,7 +174,43 @@ MISTAKES = [
         "train tandem-ce --out {new} --text {text} --primary {runs}/primary --width 12 --layer-map x",
         '"last"',
     ),
-    ("train distilled --kind eagle --out {new} --text {text} --primary {runs}/primary", "--kind eagle"),
+    ("train distilled --kind eagle --out {new} --text {text} --primary {runs}/primary", "got --kind"),
+    ("train primary --out {new} --text {text} --own-history --layer-map last", "--layer-map, --own-history"),
+    (
+        "train primary --out {new} --text {text} --kv-heads 0 --vocab-size 270",
+        "n_kv_heads of at least 1, got 0",
+    ),
+    ("train primary --out {new} --text {text} --ff 0 --vocab-size 270", "d_ff of at least 1, got 0"),
+    (
+        "train primary --out {new} --text {text} --temperature 0",
+        "train primary has a use for, got --temperature",
+    ),
+    (
+        "train distilled --out {new} --text {text} --start {runs}/distilled --layers 1",
+        "--start has a use for",
+    ),
+    ("train distilled --out {new} --text {text} --primary {runs}/primary --vocab-size 9", "got --vocab-size"),
+    (
+        "train tandem-ce --out {new} --text {text} --start {runs}/tandem --kind eagle",
+        "a Tandem has a use for",
+    ),
+    (
+        "train tandem-ce --out {new} --text {text} --kind early-exit --width 9",
+        "--kind early-exit has a use for",
+    ),
+    (
+        "train tandem-ce --out {new} --text {text} --exit-layer 1",
+        "--kind tandem has a use for, got --exit-layer",
+    ),
+    ("train router --out {new} --text {text} --learning-rate 1 --loss kl=1", "got --loss, --learning-rate"),
+    (
+        "train router --out {new} --text {text} --drafter {runs}/tandem --steps 0",
+        "steps of at least 1, got 0",
+    ),
+    (
+        "train router --out {new} --text {text} --drafter {runs}/tandem --seed {long}",
+        "seed and step below 2**64",
+    ),
     (
         "train tandem-ce --kind early-exit --out {new} --text {text} --primary {runs}/primary --exit-layer 2",
         "exit_layer in 1..1",
@@ -183,6 +224,8 @@ MISTAKES = [
     ("generate {empty} --prompt a", "no card.json"),
     ("generate {runs}/tandem --prompt a", "a Transformer"),
     ("generate {runs}/primary --prompt=", "a prompt"),
+    ("generate {runs}/primary --prompt a\udcff", "a prompt in UTF-8, got 'a\\udcff'"),
+    ("generate {runs}/primary --prompt a --seed {long}", "--seed of at least 0, below 2**31"),
     ("generate {runs}/primary --prompt a --tokens 0", "max_new_tokens of at least 1"),
     ("generate {runs}/primary --prompt a --tokens 64", "the context of 64"),
     ("generate {runs}/primary --prompt a --temperature -1", "temperature of at least 0"),
@@ -195,12 +238,12 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "said"), MISTAKES, ids=[command for command, _ in MISTAKES])
+@pytest.mark.parametrize(("command", "said"), MISTAKES, ids=[ascii(command) for command, _ in MISTAKES])
 def test_a_mistake_gets_one_line(command, said, runs, text, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "card.json").write_text("{")
-    places = {"runs": runs, "text": text, "new": tmp_path / "new"}
+    places = {"runs": runs, "text": text, "new": tmp_path / "new", "long": 10**30}
     stranger = data.train_tokenizer("another text altogether " * 9, vocab_size=262)
     small = TransformerConfig(
         vocab_size=262, d_model=8, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=8, max_len=64
@@ -217,6 +260,19 @@ def test_a_mistake_gets_one_line(command, said, runs, text, tmp_path, capsys):
     assert error.startswith("tandem-edu: expected ")
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_what_is_continued_keeps_its_primary(runs, text, tmp_path):
+    command = f"train distilled --out {tmp_path}/on --text {text} --start {runs}/distilled"
+    assert main([*command.split(), *RUN]) == 0
+    assert load_folder(tmp_path / "on").primary.config.n_layers == 2
+
+
+def test_a_borrowed_vocabulary_is_not_saved_without_its_owner(runs, tmp_path):
+    saved = load_folder(runs / "distilled")
+    with pytest.raises(BadInput, match="the primary whose vocabulary the model borrows, got None"):
+        save_folder(tmp_path / "alone", saved.model, saved.tokenizer, {})
+    assert not (tmp_path / "alone").exists()
 
 
 def test_what_is_continued_keeps_its_tokenizer(runs, text, tmp_path):

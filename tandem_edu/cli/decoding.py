@@ -87,8 +87,11 @@ def _decoding(options: argparse.Namespace, tokenizer, model) -> tuple[list[int],
 
     from tandem_edu.decode import Sampling
 
+    unicode = options.prompt.encode("utf-8", "ignore").decode() == options.prompt
+    require(unicode, "a prompt in UTF-8", ascii(options.prompt), "set the terminal to UTF-8")
     prompt = tokenizer.encode(options.prompt, add_special_tokens=False).ids
     require(bool(prompt), "a prompt of at least one character", "an empty one", "pass --prompt TEXT")
+    require(0 <= options.seed < 2**31, "--seed of at least 0, below 2**31", options.seed, "try --seed 1")
     room = max(1, model.config.max_len - len(prompt))
     return prompt, {
         "max_new_tokens": min(64, room) if options.tokens is None else options.tokens,

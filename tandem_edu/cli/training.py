@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from tandem_edu.errors import BadInput, require
@@ -14,6 +15,19 @@ _KINDS = {
     "early-exit": None,
 }
 _RECIPE = ("steps", "batch_size", "seq_len", "learning_rate", "block_lens", "seed", "remat")
+# None given means these: so one that is given in vain is noticed.
+_SIZES = {"layers": 4, "width": 192, "heads": 6, "context": 512, "vocab_size": 1024}
+_ROUTER = {"temperature": 0.0, "threshold": 0.8, "prompts": 160}
+_NEW = (*_SIZES, "kv_heads", "ff", "own_vocabulary")
+_READING = ("kind", "exit_layer", "layer_map", "own_history")
+_IDLE = {
+    "tandem": ("exit_layer",),
+    "eagle": ("exit_layer", "own_history"),
+    "eagle-fused": ("exit_layer", "own_history"),
+    "cross-attending": ("exit_layer", "own_history"),
+    "early-exit": ("layer_map", "own_history", "start", *_NEW),
+}
+"""What means nothing to a kind."""
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
@@ -31,8 +45,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     add(
         "--kind",
         choices=_KINDS,
-        default="tandem",
-        help="what a recipe of a tandem trains: that, or another drafter that reads the primary",
+        help="what a recipe of a tandem trains, if not that: another drafter that reads the primary",
     )
     add("--exit-layer", type=int, metavar="N", help="layers of an early-exit, if not half of the primary's")
     add(
@@ -41,14 +54,8 @@ def add_train(command: argparse.ArgumentParser) -> None:
         "last or uniform by a cross-attending (last), top or fused by an eagle",
     )
     add("--own-history", action="store_true", help="a tandem that also keeps its own past")
-    for name, default in (
-        ("layers", 4),
-        ("width", 192),
-        ("heads", 6),
-        ("context", 512),
-        ("vocab-size", 1024),
-    ):
-        add(f"--{name}", type=int, default=default, metavar="N", help="of the model")
+    for name, usual in _SIZES.items():
+        add(_flag(name), type=int, metavar="N", help=f"of a new model, if not {usual}")
     add("--kv-heads", type=int, metavar="N", help="key/value heads, if fewer than heads")
     add("--ff", type=int, metavar="N", help="inner width, if not four times the width")
     add(
@@ -67,13 +74,19 @@ def add_train(command: argparse.ArgumentParser) -> None:
     router = command.add_argument_group("only with router")
     router.add_argument("--drafter", metavar="FOLDER", help="whose drafts it learns from")
     router.add_argument(
-        "--temperature", type=float, default=0.0, metavar="X", help="at which the pair decodes"
+        "--temperature", type=float, metavar="X", help="at which the pair decodes, if not at 0"
     )
-    router.add_argument("--threshold", type=float, default=0.8, metavar="X", help="τ, if none is given later")
-    router.add_argument("--prompts", type=int, default=160, metavar="N", help="texts to learn from")
+    router.add_argument(
+        "--threshold", type=float, metavar="X", help="τ, if none is given later; 0.8 if not given"
+    )
+    router.add_argument("--prompts", type=int, metavar="N", help="texts to learn from, if not 160")
 
 
 def _train(options: argparse.Namespace) -> None:
+    _check_flags(options)
+    for name, usual in (_SIZES | _ROUTER).items():
+        if getattr(options, name) is None:
+            setattr(options, name, usual)
     if options.recipe == "router":
         _train_router(options)
     else:
@@ -89,13 +102,12 @@ def _train_model(options: argparse.Namespace) -> None:
     changes = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
     if options.loss:
         changes["objectives"] = ((1.0, _objective(options.loss)),)
-    plain = not recipe(options.recipe).block_lens
-    mend = "use tandem-ce or tandem-distil"
-    require(not (plain and options.block_lens), "--block-lens with a tandem's recipe", options.recipe, mend)
     settings = recipe(options.recipe, **changes)
+    start = load_folder(options.start, options.primary) if options.start else None
+    if start and start.primary and not options.primary:
+        options.primary = Path(options.start, start.card["primary"])
     _check_folders(options)
     primary = load_primary(options.primary) if options.primary else None
-    start = load_folder(options.start, options.primary) if options.start else None
     corpus = data.load_text(options.text)
     train_text, valid_text = corpus.train_valid()
     known = primary or start
@@ -112,6 +124,37 @@ def _train_model(options: argparse.Namespace) -> None:
     save_folder(options.out, result.model, tokenizer, card, primary=options.primary)
     figures = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items() if isinstance(v, float))
     print(f"{options.out}: {figures}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_flags(options: argparse.Namespace) -> None:
+    """Raise `BadInput` for a flag that would be passed over."""
+    from tandem_edu.train import recipe
+
+    name = f"train {options.recipe}"
+    if options.recipe == "router":
+        idle = ("start", "loss", "batch_size", "seq_len", "learning_rate", "remat")
+        _refuse(options, (*idle, *_NEW, *_READING), name)
+        return
+    _refuse(options, ("drafter", *_ROUTER), name)
+    if recipe(options.recipe).block_lens:
+        _refuse(options, _IDLE[options.kind or "tandem"], f"--kind {options.kind or 'tandem'}")
+    else:
+        _refuse(options, ("block_lens", *_READING), name, "use tandem-ce or tandem-distil")
+    if options.start:
+        _refuse(options, _NEW, "--start")
+    if options.primary:
+        _refuse(options, ("vocab_size",), "--primary")
+
+
+def _refuse(options: argparse.Namespace, names: Sequence[str], by: str, mend: str = "leave it out") -> None:
+    """Raise `BadInput` if one of the flags is given, which `by` has no use for."""
+    given = {_flag(name): getattr(options, name) for name in names}
+    idle = ", ".join(flag for flag, value in given.items() if value is not None and value is not False)
+    require(not idle, f"flags that {by} has a use for", idle, mend)
 
 
 def _check_folders(options: argparse.Namespace) -> None:
@@ -150,8 +193,8 @@ def _new_model(options: argparse.Namespace, settings, primary, saved, vocab_size
         d_model=options.width,
         n_layers=options.layers,
         n_heads=options.heads,
-        n_kv_heads=options.kv_heads or options.heads,
-        d_ff=options.ff or 4 * options.width,
+        n_kv_heads=options.heads if options.kv_heads is None else options.kv_heads,
+        d_ff=4 * options.width if options.ff is None else options.ff,
         max_len=options.context,
         shared_vocab=lender is not None,
         d_embed=lender.config.embed_dim if lender else None,
@@ -159,12 +202,13 @@ def _new_model(options: argparse.Namespace, settings, primary, saved, vocab_size
     )
     model = Transformer(config, key=model_key, vocabulary=lender.vocabulary if lender else None)
     start = saved.model if saved else model
-    expected, mend = f"a recipe for --kind {options.kind}", "use tandem-ce or tandem-distil"
-    require(bool(settings.block_lens) or options.kind == "tandem", expected, options.recipe, mend)
-    if not settings.block_lens or isinstance(start, Attached):
+    if not settings.block_lens:
+        return start
+    if isinstance(start, Attached):
+        _refuse(options, _READING, f"--start with a {type(start).__name__}")
         return start
     if primary is None:
-        raise BadInput(f"a primary for a {options.kind}", "none", "pass --primary FOLDER")
+        raise BadInput(f"a primary for a {options.kind or 'tandem'}", "none", "pass --primary FOLDER")
     return _attached(options, settings, start, primary.model.config, attached_key)
 
 
@@ -172,13 +216,14 @@ def _attached(options: argparse.Namespace, settings, secondary, primary_config, 
     """The model of `--kind`, before training."""
     from tandem_edu.model import CrossAttending, Eagle, EarlyExit, Tandem
 
-    if options.kind == "early-exit":
+    kind = options.kind or "tandem"
+    if kind == "early-exit":
         half = max(1, primary_config.n_layers // 2)
         return EarlyExit(primary_config, half if options.exit_layer is None else options.exit_layer, key=key)
-    layer_map = options.layer_map or _KINDS[options.kind]
-    if options.kind == "cross-attending":
+    layer_map = options.layer_map or _KINDS[kind]
+    if kind == "cross-attending":
         return CrossAttending(secondary, primary_config, layer_map, key=key)
-    if options.kind == "tandem":
+    if kind == "tandem":
         return Tandem(secondary, primary_config, layer_map, options.own_history, key=key)
     return Eagle(secondary, primary_config, layer_map, max(4, *settings.block_lens), key=key)
 
@@ -216,7 +261,7 @@ def _train_router(options: argparse.Namespace) -> None:
         sampling=Sampling(options.temperature),
         threshold=options.threshold,
         key=jax.random.key(seed),
-        **{"steps": options.steps} if options.steps else {},
+        **{} if options.steps is None else {"steps": options.steps},
     )
     path = Path(options.out, "router.safetensors")
     save_router(router, path)

@@ -1,6 +1,6 @@
 """The data room: text, tokens, batches. NumPy only; nothing here knows of models or of JAX."""
 
-from tandem_edu.data.batches import Batches, encode, encode_to_file, prompts, tokenize, windows
+from tandem_edu.data.batches import Batches, encode, prompts, windows
 from tandem_edu.data.corpus import CORPORA, Corpus, load_text
 from tandem_edu.data.tokenizer import (
     END_ID,
@@ -18,13 +18,11 @@ __all__ = [
     "Batches",
     "Corpus",
     "encode",
-    "encode_to_file",
     "load_text",
     "load_tokenizer",
     "prompts",
     "save_tokenizer",
     "token_strings",
-    "tokenize",
     "train_tokenizer",
     "windows",
 ]

@@ -1,35 +1,28 @@
 """From documents to one long row of token ids, and from that row to batches, windows and prompts.
 
-`encode`, `tokenize`   the row: every document's ids, each document closed by the end-of-text id
-`Batches`              training: random windows, a pure function of (seed, step)
-`windows`              evaluation: consecutive windows, every target counted once
-`prompts`              decoding: beginnings, from random places of held-out documents
+`encode`    the row: every document's ids, each document closed by the end-of-text id
+`Batches`   training: random windows, a pure function of (seed, step)
+`windows`   evaluation: consecutive windows, every target counted once
+`prompts`   decoding: beginnings, from random places of held-out documents
 
 A window has `seq_len + 1` tokens, because inputs and targets are the same tokens, one apart:
-`window[:-1]` predicts `window[1:]`. In memory a token takes two bytes; a text of gigabytes stays on
-disk and is memory-mapped, which every function here accepts in place of an array.
+`window[:-1]` predicts `window[1:]`. In memory a token takes two bytes; a row that a `.npy` file holds may be
+memory-mapped, which every function here accepts in place of an array.
 """
 
-import hashlib
-import operator
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from pathlib import Path
-from typing import IO
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from tandem_edu.data.corpus import Corpus, documents_of
+from tandem_edu.data.corpus import documents_of
 from tandem_edu.data.tokenizer import END_OF_TEXT
-from tandem_edu.errors import require
-from tandem_edu.files import written_whole
+from tandem_edu.errors import at_least, require
 
-LARGE = 64 * 2**20  # characters: a longer text is memory-mapped if there is a place for it
 _CHUNK = 2**20  # characters encoded at a time, which bounds the memory it takes
+_WHOLE = "pass a whole number"
 
 
 def encode(tokenizer: Tokenizer, documents: Iterable[str]) -> np.ndarray:
@@ -44,43 +37,6 @@ def encode(tokenizer: Tokenizer, documents: Iterable[str]) -> np.ndarray:
     [1, 0, 2, 0]
     """
     return np.concatenate(list(_encoded(tokenizer, documents)))
-
-
-def encode_to_file(
-    tokenizer: Tokenizer, documents: Iterable[str], path: str | os.PathLike[str]
-) -> np.ndarray:
-    """Like `encode`, but straight into the `.npy` file `path`; returns it as a read-only memmap.
-
-    Memory stays bounded however long the text is, and a run that breaks off leaves no file.
-    """
-    count = 0
-    with written_whole(path) as part, open(part, "wb") as file:
-        _write_header(file, tokenizer, count)
-        for ids in _encoded(tokenizer, documents):
-            file.write(ids.tobytes())
-            count += len(ids)
-        file.seek(0)
-        _write_header(file, tokenizer, count)
-    return np.lib.format.open_memmap(path, mode="r")
-
-
-def tokenize(
-    tokenizer: Tokenizer, corpus: Iterable[str], cache_dir: str | os.PathLike[str] | None = None
-) -> np.ndarray:
-    """The token ids of a corpus, wherever they fit best.
-
-    They are in memory, unless the text is longer than 64 MB and `cache_dir` is given: then they are
-    a memory-mapped file there, named after the tokenizer and the text and found again next time.
-    """
-    documents = documents_of(corpus)
-    if cache_dir is None or sum(map(len, documents)) <= LARGE:
-        return encode(tokenizer, documents)
-    text = corpus if isinstance(corpus, Corpus) else Corpus(documents)
-    name = hashlib.sha256(f"{tokenizer.to_str()}\n{text.digest}".encode()).hexdigest()[:16]
-    path = Path(cache_dir, f"tokens-{name}.npy")
-    with suppress(OSError, ValueError):
-        return np.lib.format.open_memmap(path, mode="r")
-    return encode_to_file(tokenizer, documents, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +61,8 @@ class Batches:
     seed: int = 0
 
     def __post_init__(self):
-        _at_least(1, batch_size=self.batch_size, seq_len=self.seq_len)
+        at_least(1, self.batch_size, "batch_size", _WHOLE)
+        at_least(1, self.seq_len, "seq_len", _WHOLE)
         _draw(self.seed, 0, 0)
         _check_tokens(self.tokens, self.seq_len)
 
@@ -124,7 +81,8 @@ def windows(tokens: np.ndarray, seq_len: int, limit: int | None = None) -> np.nd
     >>> windows(np.arange(8), seq_len=3).tolist()
     [[0, 1, 2, 3], [3, 4, 5, 6]]
     """
-    _at_least(1, seq_len=seq_len, limit=1 if limit is None else limit)
+    at_least(1, seq_len, "seq_len", _WHOLE)
+    at_least(1, 1 if limit is None else limit, "limit", _WHOLE)
     _check_tokens(tokens, seq_len)
     count = (len(tokens) - 1) // seq_len
     count = count if limit is None else min(count, limit)
@@ -142,7 +100,8 @@ def prompts(
 
     Raises `BadInput` if no document has `length` tokens.
     """
-    _at_least(1, length=length, count=count)
+    at_least(1, length, "length", _WHOLE)
+    at_least(1, count, "count", _WHOLE)
     documents = list(dict.fromkeys(documents_of(corpus)))
     order = np.argsort(_draw(seed, 0, len(documents)), kind="stable")
     shuffled = (encode(tokenizer, [documents[index]])[:-1] for index in order)
@@ -191,22 +150,15 @@ def _dtype(tokenizer: Tokenizer) -> np.dtype:
     return np.dtype("<u2" if tokenizer.get_vocab_size() <= 2**16 else "<u4")
 
 
-def _write_header(file: IO[bytes], tokenizer: Tokenizer, count: int) -> None:
-    """NumPy pads the header so that its length can grow, hence it may be written again at the end."""
-    descr = np.lib.format.dtype_to_descr(_dtype(tokenizer))
-    header = {"descr": descr, "fortran_order": False, "shape": (count,)}
-    np.lib.format.write_array_header_1_0(file, header)
-
-
 def _draw(seed: int, stream: int, count: int) -> np.ndarray:
     """`count` random uint64, a pure function of (seed, stream).
 
     The generator's raw output, since NumPy promises that and not its distributions to be the same
     in all versions to come.
     """
-    _at_least(0, seed=seed, step=stream)
-    key = np.array([operator.index(seed), operator.index(stream)], np.uint64)
-    return np.random.Philox(key=key).random_raw(count)
+    key = [at_least(0, seed, "seed", _WHOLE), at_least(0, stream, "step", _WHOLE)]
+    require(max(key) < 2**64, "seed and step below 2**64", max(key), "take smaller ones")
+    return np.random.Philox(key=np.array(key, np.uint64)).random_raw(count)
 
 
 def _gather(tokens: np.ndarray, starts: np.ndarray, seq_len: int) -> np.ndarray:
@@ -217,12 +169,6 @@ def _check_tokens(tokens: np.ndarray, seq_len: int) -> None:
     shape, dtype = np.shape(tokens), getattr(tokens, "dtype", None)
     row = dtype is not None and np.issubdtype(dtype, np.integer) and len(shape) == 1
     got = f"{dtype or type(tokens).__name__} of shape {shape}"
-    require(row, "tokens as a one-dimensional integer array", got, "use encode or tokenize")
+    require(row, "tokens as a one-dimensional integer array", got, "use encode")
     least = f"at least seq_len + 1 = {seq_len + 1} tokens"
     require(shape[0] > seq_len, least, shape[0], "use a longer text or a smaller seq_len")
-
-
-def _at_least(least: int, **numbers: int) -> None:
-    for name, number in numbers.items():
-        whole = hasattr(number, "__index__") and least <= operator.index(number) < 2**64
-        require(whole, f"{name} of at least {least}", repr(number), "pass a whole number")

@@ -141,7 +141,7 @@ def cut(text: str, least: int = PIECE) -> list[str]:
 
     A text shorter than three pieces is cut into pieces of a third of it, and a piece longer than
     half the text (or than 20,000 characters) is cut again at its lines, then at its words, then
-    anywhere: however a text of 2,000 characters looks, it gives two documents or more, none huge.
+    anywhere: a text of 2,000 characters makes two pieces or more, none huge. Blank ones are left out.
 
     >>> [len(piece) for piece in cut("A line of verse.\n\n" * 1000)]
     [2014, 2014, 2014, 2014, 2014, 2014, 2014, 3886]

@@ -48,7 +48,8 @@ def quality(
     """Measure `model` on `windows` (see `tandem_edu.data.windows`).
 
     One that reads a primary does so in blocks of `block_len`. Raises `BadInput` if its primary is
-    missing or cannot be read in such blocks, for other vocabularies, or for no windows.
+    missing or cannot be read in such blocks, for other vocabularies, for no windows, for windows longer
+    than a context, and for ids outside the vocabulary.
     """
     require(len(windows) > 0, "at least one window", len(windows), "use a longer text")
     if isinstance(model, Attached):

@@ -73,6 +73,12 @@ def check_block_len(model: Attached, block_len: int | Int[Array, ""]) -> None:
     require(longest is None or block_len <= longest, expected, block_len, mend)
 
 
+def check_config(primary_config: object) -> None:
+    """Raise `BadInput` for anything but the sizes of a primary, such as the primary itself."""
+    right, got = isinstance(primary_config, TransformerConfig), type(primary_config).__name__
+    require(right, "primary_config as a TransformerConfig", got, "pass primary.config")
+
+
 def read_in_block(
     blocks: Sequence[Block],
     x: Float[Array, "q_len d_model"],

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from tandem_edu.errors import BadInput, require
+from tandem_edu.errors import BadInput, at_least, positive, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,23 +47,16 @@ class TransformerConfig:
     d_embed: int | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "d_model",
-            "n_layers",
-            "n_heads",
-            "n_kv_heads",
-            "d_ff",
-            "max_len",
-        ):
+        # Plain numbers, because JSON knows no others. Frozen, hence this way.
+        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_len"):
+            object.__setattr__(self, name, at_least(1, getattr(self, name), name, "mend the config"))
+        if self.d_embed is not None:
+            object.__setattr__(self, "d_embed", at_least(1, self.d_embed, "d_embed", "leave it out"))
+        for name in ("rope_theta", "norm_eps"):
+            object.__setattr__(self, name, positive(getattr(self, name), name, "leave it out"))
+        for name in ("tie_embeddings", "shared_vocab"):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            require(
-                whole and value > 0,
-                f"{name} to be a positive whole number",
-                repr(value),
-                "mend the config",
-            )
+            require(isinstance(value, bool), f"{name} to be True or False", repr(value), "mend the config")
         require(
             self.d_model % self.n_heads == 0,
             "d_model divisible by n_heads",
@@ -97,7 +90,7 @@ class TransformerConfig:
     @property
     def embed_dim(self) -> int:
         """Width of the embedding table and of the head: `d_embed`, or `d_model` where unset."""
-        return self.d_embed or self.d_model
+        return self.d_model if self.d_embed is None else self.d_embed
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dict; `from_dict` is its inverse."""

@@ -19,7 +19,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from tandem_edu.errors import require
+from tandem_edu.errors import BadInput, require
 from tandem_edu.model.attached import Attached, check_block_len, read_in_block
 from tandem_edu.model.cache import Cache
 from tandem_edu.model.config import TransformerConfig
@@ -42,10 +42,14 @@ def resolve_cache_map(layer_map: str | Sequence[int], n_primary: int, n_secondar
     ((5, 6), (3, 6))
     """
     if not isinstance(layer_map, str):
-        layers = tuple(int(layer) for layer in layer_map)
-        fits = len(layers) == n_secondary and all(1 <= layer <= n_primary for layer in layers)
         expected = f"{n_secondary} of the primary's layers 1..{n_primary}"
-        require(fits, expected, layers, "give one for each layer of the secondary")
+        mend = "give one for each layer of the secondary"
+        try:
+            layers = tuple(int(layer) for layer in layer_map)
+        except (TypeError, ValueError):
+            raise BadInput(expected, repr(layer_map), mend) from None
+        fits = len(layers) == n_secondary and all(1 <= layer <= n_primary for layer in layers)
+        require(fits, expected, layers, mend)
         return layers
     expected = 'layer_map "last", "uniform" or one layer of the primary for each of the secondary'
     require(layer_map in ("last", "uniform"), expected, repr(layer_map), "pick one")

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from tandem_edu.errors import require
+from tandem_edu.errors import at_least, require
 from tandem_edu.model.attached import Attached, check_block_len
 from tandem_edu.model.cache import KV, Cache
 from tandem_edu.model.config import TransformerConfig
@@ -100,7 +100,7 @@ class Eagle(Attached):
     ):
         config = secondary.config
         check_same_vocabulary(primary_config, config)
-        require(unroll >= 1, "unroll of at least 1", unroll, "take the longest block_len to train with")
+        unroll = at_least(1, unroll, "unroll", "take the longest block_len to train with")
         states = _feature_states(layer_map, primary_config.n_layers)
         width = config.d_model
         self.secondary = secondary

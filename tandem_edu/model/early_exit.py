@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tandem_edu.errors import require
-from tandem_edu.model.attached import Attached, check_block_len, read_in_block
+from tandem_edu.model.attached import Attached, check_block_len, check_config, read_in_block
 from tandem_edu.model.cache import Cache
 from tandem_edu.model.config import TransformerConfig
 from tandem_edu.model.layers import RMSNorm, linear
@@ -57,6 +57,7 @@ class EarlyExit(Attached):
     def __init__(
         self, primary_config: TransformerConfig, exit_layer: int, *, key: PRNGKeyArray | None = None
     ):
+        check_config(primary_config)
         deepest = primary_config.n_layers - 1
         mend = "leave it at least one layer to save" if deepest else "use a deeper primary"
         fits = hasattr(exit_layer, "__index__") and 1 <= exit_layer <= deepest
@@ -64,7 +65,7 @@ class EarlyExit(Attached):
         self.exit_map = jnp.eye(primary_config.d_model)
         self.norm = RMSNorm(primary_config.d_model, primary_config.norm_eps)
         self.primary_config = primary_config
-        self.exit_layer = exit_layer
+        self.exit_layer = int(exit_layer)
 
     @property
     def config(self) -> TransformerConfig:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tandem_edu.errors import BadInput, require
-from tandem_edu.model.attached import Attached, check_block_len
+from tandem_edu.model.attached import Attached, check_block_len, check_config
 from tandem_edu.model.cache import KV, Cache
 from tandem_edu.model.config import TransformerConfig
 from tandem_edu.model.layers import (
@@ -59,7 +59,7 @@ def resolve_layer_map(layer_map: LayerMap, n_primary: int, n_secondary: int) -> 
         return _named_layer_map(layer_map, n_primary, n_secondary)
     try:
         states = tuple(tuple(int(state) for state in layer) for layer in layer_map)
-    except TypeError:
+    except (TypeError, ValueError):
         expected, mend = "layer_map as a list of states per layer", "write [(2, 5)] for one layer"
         raise BadInput(expected, repr(layer_map), mend) from None
     fits = len(states) == n_secondary and all(s and min(s) >= 0 and max(s) <= n_primary for s in states)
@@ -326,6 +326,7 @@ class Tandem(Attached):
 
 def check_same_vocabulary(primary: TransformerConfig, drafter: TransformerConfig) -> None:
     """Raise `BadInput` unless both models speak the same token ids."""
+    check_config(primary)
     require(
         primary.vocab_size == drafter.vocab_size,
         "primary and drafter with the same vocabulary",

@@ -108,8 +108,12 @@ class Transformer(eqx.Module):
         """Next-token logits `float32[*batch, seq, vocab]` at every position.
 
         With `return_hidden` also the residual stream, `float32[*batch, n_layers + 1, seq, d_model]`:
-        0 = embeddings, l = after layer l, the last one is the input of the final norm.
+        0 = embeddings, l = after layer l, the last one is the input of the final norm. Raises `BadInput` for
+        tokens that are no array of integers.
         """
+        got = getattr(tokens, "dtype", type(tokens).__name__)
+        whole = hasattr(tokens, "dtype") and jnp.issubdtype(tokens.dtype, jnp.integer)
+        require(whole, "tokens as an array of integers", got, "pass jnp.array(tokens)")
         seq = tokens.shape[-1]
         rope = rope_table(jnp.arange(seq), self.config.head_dim, self.config.rope_theta)
         mask = causal_mask(seq)

@@ -40,7 +40,7 @@ _OURS = "tandem_edu"  # the key of our JSON in the header
 
 
 def save_model(model: Model, path: FilePath, half: bool = False) -> None:
-    """Write `model` to `path`, whole or not at all. `BadInput` if it cannot be written.
+    """Write `model` to `path`, whole or not at all. `BadInput` if it cannot be written, or is not float32.
 
     With `half` the numbers are stored as float16, in half the space; loaded they are float32 again.
 
@@ -55,6 +55,9 @@ def save_model(model: Model, path: FilePath, half: bool = False) -> None:
     True
     """
     arrays = named_arrays(eqx.filter(model, owned(model)))
+    kinds = {str(array.dtype) for array in arrays.values()}
+    mend = "cast it: jax.tree.map(lambda weight: weight.astype(jnp.float32), model)"
+    require(kinds == {"float32"}, "a model in float32", ", ".join(sorted(kinds)), mend)
     if half:
         arrays = {name: np.asarray(array, np.float16) for name, array in arrays.items()}
     write_arrays(arrays, {"model": describe(model)}, path)

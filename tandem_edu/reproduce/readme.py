@@ -11,6 +11,8 @@ HEADLINE = ("quality", "blocks", "speed")
 """The tables that the lines come from."""
 PICTURE = "code-temperature-1.png"
 """Of those that stand with the table of blocks."""
+RESULTS = "results"
+"""The folder of results beside the README."""
 BEGIN, END = "<!-- results: made by tandem-edu reproduce -->", "<!-- end of results -->"
 
 MODES = ("temperature 1", "greedy")
@@ -38,7 +40,7 @@ def headline(folder: Path) -> str:
         name = f"times as fast as the primary alone, code, {mode}, measured on a CPU"
         rows.append((name, row["distilled"], row["tandem"], row["tandem / distilled"], "1.14"))
     alt = load_table(folder, "blocks").pictures[PICTURE]
-    head = f"![{alt}](results/{PICTURE})\n\n"
+    head = f"![{alt}]({RESULTS}/{PICTURE})\n\n"
     head += "| | distilled secondary | tandem | ratio | the paper's ratio |\n|---|---|---|---|---|\n"
     return head + "".join(f"| {name} | {' | '.join(map(_text, cells))} |\n" for name, *cells in rows)
 

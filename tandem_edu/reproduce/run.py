@@ -15,7 +15,7 @@ from tandem_edu.reproduce.ablations import ABLATIONS, ablation_table
 from tandem_edu.reproduce.adaptive import adaptive_table
 from tandem_edu.reproduce.decoding import decoding_tables
 from tandem_edu.reproduce.quality import position_table, quality_table
-from tandem_edu.reproduce.readme import BEGIN, HEADLINE, refresh
+from tandem_edu.reproduce.readme import BEGIN, HEADLINE, RESULTS, refresh
 from tandem_edu.reproduce.standalone import standalone_table
 from tandem_edu.reproduce.table import Table, load_table, save_table
 from tandem_edu.reproduce.zoo import make_pair
@@ -26,16 +26,22 @@ MEASURES = ("quality", "decoding", "adaptive", "standalone")
 STAGES = ("zoo", *MEASURES, *ABLATIONS)
 TABLES = ("quality", "positions", "blocks", "speed", "adaptive", "standalone", *ABLATIONS)
 """In the order of the page."""
+TITLE = "# Results"
+"""How the page begins."""
 
 
 def reproduce(stages: Sequence[str], out: Path, work: Path, say: Callable[[str], None] = print) -> Path:
     """Run `stages` and write their tables to `out`; trainings keep their checkpoints in `work`.
 
     Stage "zoo" makes the shipped pair anew; the others measure it. Returns the path of the page.
-    Raises `BadInput` for an unknown stage.
+    In a folder named `results` beside a marked README, that gets its lines anew. Raises `BadInput` for an
+    unknown stage, and where another README than ours stands in `out`.
     """
     for stage in stages:
         require(stage in STAGES, f"stages among {', '.join(STAGES)}", repr(stage), "pick some")
+    ours = out / "README.md"
+    free = not ours.exists() or ours.read_text("utf-8").startswith(TITLE)
+    require(free, f"a folder of results in {out}", "one with a README of its own", "choose another --out")
     for stage in stages:
         say(stage)
         if stage == "zoo":
@@ -48,7 +54,7 @@ def reproduce(stages: Sequence[str], out: Path, work: Path, say: Callable[[str],
         return FOLDER
     page = write_page(out)
     readme = out.resolve().parent / "README.md"
-    whole = all((out / f"{name}.json").exists() for name in HEADLINE)
+    whole = out.resolve().name == RESULTS and all((out / f"{name}.json").exists() for name in HEADLINE)
     if whole and readme.exists() and BEGIN in readme.read_text("utf-8"):
         refresh(readme, out)
     return page
@@ -59,7 +65,7 @@ def write_page(out: Path) -> Path:
     found = [load_table(out, name) for name in TABLES if (out / f"{name}.json").exists()]
     facts = ", ".join(f"{name} {value}" for name, value in machine().items())
     head = (
-        f"# Results\n\nThe paper's tables (arXiv:2402.08644) and ours, made by `tandem-edu reproduce`. Our "
+        f"{TITLE}\n\nThe paper's tables (arXiv:2402.08644) and ours, made by `tandem-edu reproduce`. Our "
         f"models are a thousand times smaller and our processor is no TPU: what should agree is the "
         f"direction, not the size. Each table's JSON names its machine; this page was written on: "
         f"{facts}.\n\n"

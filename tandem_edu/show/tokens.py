@@ -6,6 +6,7 @@ Everything a model or a person wrote is escaped here before it becomes part of a
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from html import escape
+from itertools import groupby
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -106,11 +107,16 @@ def terminal_view(tokenizer: Tokenizer, prompt, out: Output, colour: bool = True
     pairs = list(marked_tokens(prompt, out))
     if not colour:
         return printable(tokenizer.decode([token for kind, token in pairs if kind != "rejected"]))
-    strings = token_strings(tokenizer, [token for _, token in pairs])
+    groups = ((kind, [token for _, token in group]) for kind, group in groupby(pairs, lambda pair: pair[0]))
     return "".join(
-        f"\x1b[{_ANSI[kind]}m{printable(string)}\x1b[0m"
-        for (kind, _), string in zip(pairs, strings, strict=True)
+        f"\x1b[{_ANSI[kind]}m{printable(_joined(tokenizer, tokens))}\x1b[0m" for kind, tokens in groups
     )
+
+
+def _joined(tokenizer: Tokenizer, tokens: list[int]) -> str:
+    """Their text; token by token where a character lacks bytes, which a neighbour of another kind has."""
+    text = tokenizer.decode(tokens, skip_special_tokens=False)
+    return text if "�" not in text else "".join(token_strings(tokenizer, tokens))
 
 
 def visible(string: str) -> str:

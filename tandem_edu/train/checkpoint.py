@@ -85,18 +85,18 @@ def _described(model: Model) -> dict[str, Any]:
     return describe(model)
 
 
-def _differences(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In words what differs: field by field for the recipe, by its name for everything else."""
+def _differences(kept: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
+    """In words what differs, down to the field; what the fingerprint knows by its digest is only named."""
     found = []
-    for name in now:
-        before, after = kept.get(name), now[name]
-        if before == after:
-            continue
+    for name in kept | now:
+        before, after = kept.get(name), now.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            fields = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
-            found += [f"{name}: {key} ({before.get(key)!r} there, {after.get(key)!r} here)" for key in fields]
-        else:
-            found.append(name)
+            found += _differences(before, after, f"{path}{name}.")
+        elif name not in kept or name not in now:
+            found.append(f"{path}{name} ({'here' if name in now else 'there'} only)")
+        elif before != after:
+            values = "" if name.startswith("the ") else f" ({before!r} there, {after!r} here)"
+            found.append(f"{path}{name}{values}")
     return found
 
 

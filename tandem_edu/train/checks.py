@@ -21,12 +21,24 @@ def check_models(model: Model, recipe: Recipe, primary: Transformer | None) -> N
     needed = f"for the {name}" if reads else "for a recipe that distils"
     needless = not (reads or recipe.uses_teacher)
     require(primary is not None or needless, f"a primary {needed}", None, "pass primary=")
-    for each in filter(None, (model, primary)):
-        expected = f"seq_len of at most max_len = {each.config.max_len}"
-        fits = recipe.seq_len <= each.config.max_len
-        require(fits, expected, recipe.seq_len, "shorten seq_len in the recipe")
+    check_length(recipe.seq_len, model, primary)
     if primary is not None:
         _check_primary(model, primary)
+
+
+def check_length(seq_len: int, model: Model, primary: Transformer | None) -> None:
+    """Raise `BadInput` for a sequence longer than a context."""
+    for each in filter(None, (model, primary)):
+        expected = f"seq_len of at most max_len = {each.config.max_len}"
+        require(seq_len <= each.config.max_len, expected, seq_len, "take a smaller seq_len")
+
+
+def check_ids(model: Model, *rows: np.ndarray) -> None:
+    """Raise `BadInput` for ids outside the model's vocabulary, which JAX would clamp or give as nan."""
+    lowest, highest = (int(pick([pick(row) for row in rows])) for pick in (np.min, np.max))
+    expected = f"ids of a vocabulary of {model.config.vocab_size}"
+    fits = lowest >= 0 and highest < model.config.vocab_size
+    require(fits, expected, f"{lowest}..{highest}", "use the tokenizer the model is sized for")
 
 
 def checked_texts(
@@ -42,11 +54,7 @@ def checked_texts(
     except BadInput as error:
         mend = "hold out more text or take a smaller seq_len"
         raise BadInput("valid_tokens to evaluate on", f"none that will do ({error})", mend) from None
-    # JAX would clamp an id that is too large, and train on the wrong token.
-    lowest, highest = (int(pick([pick(tokens), pick(valid_tokens)])) for pick in (np.min, np.max))
-    expected = f"ids of a vocabulary of {model.config.vocab_size}"
-    fits = lowest >= 0 and highest < model.config.vocab_size
-    require(fits, expected, f"{lowest}..{highest}", "use the tokenizer the model is sized for")
+    check_ids(model, tokens, valid_tokens)
     return batches, held_out
 
 

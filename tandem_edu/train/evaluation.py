@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from tandem_edu.model import Attached, Transformer
 from tandem_edu.model.attached import check_block_len
 from tandem_edu.model.weights import Model
+from tandem_edu.train.checks import check_ids, check_length
 from tandem_edu.train.losses import token_losses
 from tandem_edu.train.step import predict
 
@@ -37,7 +38,8 @@ def evaluate(
     - `valid_agreement`: share where argmax q is the primary's argmax (only with a primary).
 
     A model that reads the primary does so in blocks of `block_len` from position 0 on. Raises
-    `BadInput` for a `block_len` it cannot be asked for.
+    `BadInput` for a `block_len` it cannot be asked for, for windows longer than a context, and for ids
+    outside the vocabulary.
     """
     means = token_scores(model, windows, primary, block_len, batch_size).mean((0, 1), dtype=np.float64)
     names = ("valid_loss", "valid_accuracy", "valid_agreement")
@@ -54,6 +56,8 @@ def token_scores(
     """The scores of each position: 2 of them, with a primary 4, in the order above. As `evaluate`."""
     if isinstance(model, Attached):
         check_block_len(model, block_len)
+    check_length(windows.shape[1] - 1, model, primary)
+    check_ids(model, windows)
     n = len(windows)
     # Repeated windows fill the last batch, so that all batches share one compiled program.
     padded = np.resize(windows, (-(-n // batch_size) * batch_size, windows.shape[1]))

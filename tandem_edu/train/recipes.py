@@ -5,7 +5,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
-from tandem_edu.errors import BadInput, require
+from tandem_edu.errors import BadInput, at_least, positive, require
 from tandem_edu.train.losses import Objective
 
 # Each objective holds until its fraction of the steps.
@@ -62,10 +62,11 @@ class Recipe:
     eval_windows: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "seq_len", "eval_every", "eval_windows"):
-            _check_whole(name, getattr(self, name), least=1)
-        _check_whole("micro_batches", self.micro_batches, least=0)
-        # Frozen, hence this way.
+        whole = dict.fromkeys(("steps", "batch_size", "seq_len", "eval_every", "eval_windows"), 1)
+        whole |= dict.fromkeys(("micro_batches", "warmup_steps", "seed"), 0)
+        for name, least in whole.items():
+            # Frozen, hence this way.
+            object.__setattr__(self, name, at_least(least, getattr(self, name), name, "mend the recipe"))
         object.__setattr__(self, "micro_batches", self.micro_batches or math.gcd(self.batch_size, 4))
         got = f"{self.micro_batches} for batch_size={self.batch_size}"
         expected = "micro_batches that divide batch_size"
@@ -73,22 +74,19 @@ class Recipe:
         require(
             isinstance(self.remat, bool), "remat to be True or False", repr(self.remat), "mend the recipe"
         )
-        _check_whole("warmup_steps", self.warmup_steps, least=0)
-        _check_whole("seed", self.seed, least=0)
         require(self.seed < 2**31, "seed below 2**31", self.seed, "take a smaller one")
         mend = f"take warmup_steps={self.steps // 20}"
         got = f"{self.warmup_steps} of {self.steps}"
         require(self.warmup_steps < self.steps, "warmup_steps below steps", got, mend)
         for name, usual in (("learning_rate", 1e-3), ("clip_norm", 1.0)):
-            _check_positive(name, getattr(self, name), usual)
+            positive(getattr(self, name), name, f"a usual one is {usual}")
         fine = isinstance(self.weight_decay, int | float) and 0 <= self.weight_decay < math.inf
         require(fine, "weight_decay of at least 0", repr(self.weight_decay), "the usual one is 0.1")
         several = isinstance(self.block_lens, tuple | list)
         require(several, "block_lens as a tuple", repr(self.block_lens), "for example block_lens=(2,)")
         # Tuples, because lists have no hash.
-        object.__setattr__(self, "block_lens", tuple(self.block_lens))
-        for block_len in self.block_lens:
-            _check_whole("each of block_lens", block_len, least=1)
+        lens = tuple(at_least(1, each, "each of block_lens", "mend the recipe") for each in self.block_lens)
+        object.__setattr__(self, "block_lens", lens)
         object.__setattr__(self, "objectives", _checked_objectives(self.objectives))
 
     @property
@@ -165,7 +163,7 @@ def recipe(name: str, **changes: Any) -> Recipe:
     require(not unknown, f"fields among {', '.join(known)}", ", ".join(unknown), "check the spelling")
     steps, objectives, block_lens = RECIPES[name]
     steps = changes.get("steps", steps)
-    _check_whole("steps", steps, least=1)
+    steps = at_least(1, steps, "steps", "mend the recipe")
     usual = {
         "name": name,
         "steps": steps,
@@ -200,13 +198,3 @@ def _weights(objective: Objective) -> dict[str, float]:
     """
     weights = dataclasses.asdict(objective).items()
     return {name: weight for name, weight in weights if weight or name in ("ce", "kl")}
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    require(whole, f"{name} to be a whole number of at least {least}", repr(value), "mend the recipe")
-
-
-def _check_positive(name: str, value: Any, usual: float) -> None:
-    fine = isinstance(value, int | float) and 0 < value < math.inf
-    require(fine, f"{name} above 0", repr(value), f"a usual one is {usual}")

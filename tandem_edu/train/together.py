@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tandem_edu.errors import require
+from tandem_edu.errors import at_least, require
 from tandem_edu.model import Transformer
 from tandem_edu.model.weights import Model
 from tandem_edu.progress import progress_bar
@@ -45,6 +45,7 @@ def train_together(
     loss or a weight that is not finite.
     """
     require(bool(models), "at least one model", "none", "pass name: (model, recipe)")
+    at_least(1, checkpoint_every, "checkpoint_every", "leave it out")
     recipes = {name: recipe for name, (_, recipe) in models.items()}
     for field in SAME:
         values = {name: getattr(recipe, field) for name, recipe in recipes.items()}

@@ -50,9 +50,11 @@ def save_folder(
     """Write the folder; the card last, so that a folder with a card is complete.
 
     `primary` is the folder of the primary, remembered relative to this one. Raises `BadInput` if the
-    disk is full or may not be written.
+    disk is full or may not be written, and for a model with a borrowed vocabulary but no primary.
     """
     folder = Path(folder)
+    lent = primary is not None or not model.config.shared_vocab
+    require(lent, "the folder of the primary whose vocabulary the model borrows", None, "pass primary=")
     with suppress(OSError):  # no such folder, or none that may be written: save_model says so
         (folder / CARD).unlink()
     save_model(model, folder / MODEL)

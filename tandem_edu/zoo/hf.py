@@ -25,7 +25,7 @@ from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from tandem_edu.data.files import read_utf8
-from tandem_edu.data.tokenizer import END_OF_TEXT, save_tokenizer
+from tandem_edu.data.tokenizer import END_ID, save_tokenizer
 from tandem_edu.errors import BadInput, require
 from tandem_edu.files import written_whole
 from tandem_edu.model import Transformer, TransformerConfig
@@ -34,14 +34,20 @@ from tandem_edu.zoo.llama_config import from_llama, to_llama
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-def to_hf(model: Transformer, folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> None:
+def to_hf(
+    model: Transformer,
+    folder: str | os.PathLike[str],
+    tokenizer: Tokenizer | None = None,
+    end_id: int | None = END_ID,
+) -> None:
     """Write `model` so that `transformers.AutoModelForCausalLM.from_pretrained(folder)` reads it.
 
     With `tokenizer` also what `transformers.AutoTokenizer` reads. A secondary that borrows a vocabulary
-    of its own width is written as an ordinary model, with a copy of it.
+    of its own width is written as an ordinary model, with a copy of it. `end_id` is the token that ends a
+    text, by our tokenizers 0; None if there is none.
 
     Raises `BadInput` for a vocabulary of another width (Llama has no maps between the two), for a
-    tokenizer of another vocabulary, or if the folder cannot be written.
+    tokenizer of another vocabulary, an `end_id` outside it, or if the folder cannot be written.
 
     >>> import tempfile
     >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
@@ -65,15 +71,19 @@ def to_hf(model: Transformer, folder: str | os.PathLike[str], tokenizer: Tokeniz
         f"d_model={config.d_model} and d_embed={config.embed_dim}",
         "export a model without shared_vocab, or with its primary's width",
     )
+    known = end_id is None or 0 <= end_id < config.vocab_size
+    require(
+        known, f"end_id below vocab_size = {config.vocab_size}", end_id, "pass None if no token ends a text"
+    )
     if tokenizer is not None:
-        _write_tokenizer(tokenizer, config, folder)
+        _write_tokenizer(tokenizer, config, folder, end_id)
     weights = {name: _turned(name, np.asarray(weight, np.float32)) for name, weight in _named(model).items()}
     with written_whole(folder / "model.safetensors") as part:
         # `transformers` refuses a file that does not say so.
         part.write_bytes(
             save({name: np.ascontiguousarray(w) for name, w in weights.items()}, {"format": "pt"})
         )
-    _write_json(folder / "config.json", to_llama(config))
+    _write_json(folder / "config.json", to_llama(config, end_id))
 
 
 def from_hf(folder: str | os.PathLike[str]) -> Transformer:
@@ -182,11 +192,14 @@ def _write_json(path: Path, fields: dict[str, Any]) -> None:
         part.write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
 
 
-def _write_tokenizer(tokenizer: Tokenizer, config: TransformerConfig, folder: Path) -> None:
+def _write_tokenizer(
+    tokenizer: Tokenizer, config: TransformerConfig, folder: Path, end_id: int | None
+) -> None:
     size = tokenizer.get_vocab_size()
     expected = f"a tokenizer of {config.vocab_size} tokens, as the model has"
     require(size == config.vocab_size, expected, size, "pass the tokenizer it was trained with")
     save_tokenizer(tokenizer, folder / "tokenizer.json")
-    end = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    name = None if end_id is None else tokenizer.id_to_token(end_id)
+    end = {} if name is None else {"bos_token": name, "eos_token": name}
     kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     _write_json(folder / "tokenizer_config.json", kind | end | {"model_max_length": config.max_len})

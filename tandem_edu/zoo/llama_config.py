@@ -30,8 +30,10 @@ PLAIN = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "quan
 """Fields with the one value that our transformer has built in."""
 
 
-def to_llama(config: TransformerConfig) -> Fields:
+def to_llama(config: TransformerConfig, end_id: int | None = END_ID) -> Fields:
     """The fields that `transformers` reads, 4.57 and later as well as 5.
+
+    `end_id` begins and ends a text; None says that no token does, which leaving it out would not.
 
     >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
     ...                         d_ff=16, max_len=16)
@@ -47,8 +49,8 @@ def to_llama(config: TransformerConfig) -> Fields:
         # transformers 4 reads the first, 5 the second; each lets the other pass.
         "rope_theta": config.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "bos_token_id": END_ID,
-        "eos_token_id": END_ID,
+        "bos_token_id": end_id,
+        "eos_token_id": end_id,
         "torch_dtype": "float32",
     }
 

@@ -10,6 +10,7 @@ All models speak through the primary's embedding and head. How they were made is
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tandem_edu.errors import BadInput, require
 from tandem_edu.files import written_whole
 from tandem_edu.model import Tandem, Transformer
 from tandem_edu.model.weights import load_model, save_model
+from tandem_edu.zoo.folders import TOKENIZER
 from tandem_edu.zoo.routers import load_router, save_router
 
 FOLDER = Path(__file__).parent / "pair"
@@ -59,7 +61,7 @@ def load_pair(folder: str | os.PathLike[str] | None = None) -> Pair:
     """
     folder = FOLDER if folder is None else Path(folder)
     mend = "install the package again, or make it: tandem-edu reproduce --stage zoo"
-    require((folder / "tokenizer.json").is_file(), f"a pair in {folder}", "none", mend)
+    require((folder / TOKENIZER).is_file(), f"a pair in {folder}", "none, or an unfinished one", mend)
     card = {name: _card(folder / f"{name}.json") for name in (*MODELS, "router")}
     primary = load_model(folder / "primary.safetensors")
     if not isinstance(primary, Transformer):
@@ -70,14 +72,18 @@ def load_pair(folder: str | os.PathLike[str] | None = None) -> Pair:
         if name != "primary"
     }
     router = load_router(folder / "router.safetensors")
-    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    tokenizer = load_tokenizer(folder / TOKENIZER)
     return Pair(tokenizer=tokenizer, primary=primary, router=router, card=card, **others)
 
 
 def save_pair(pair: Pair, folder: str | os.PathLike[str]) -> None:
-    """Write the pair, weights as float16. Raises `BadInput` if the disk is full or may not be written."""
+    """Write the pair, weights as float16; the tokenizer last, so that a folder with one is whole.
+
+    Raises `BadInput` if the disk is full or may not be written.
+    """
     folder = Path(folder)
-    save_tokenizer(pair.tokenizer, folder / "tokenizer.json")
+    with suppress(OSError):  # no such folder, or none that may be written: save_model says so
+        (folder / TOKENIZER).unlink()
     for field in fields(pair):
         if field.name in MODELS:
             save_model(getattr(pair, field.name), folder / f"{field.name}.safetensors", half=True)
@@ -85,6 +91,7 @@ def save_pair(pair: Pair, folder: str | os.PathLike[str]) -> None:
     for name, card in pair.card.items():
         with written_whole(folder / f"{name}.json") as part:
             part.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    save_tokenizer(pair.tokenizer, folder / TOKENIZER)
 
 
 def _card(path: Path) -> dict[str, Any]:

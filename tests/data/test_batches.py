@@ -15,9 +15,7 @@ from tandem_edu.data import (
     Corpus,
     batches,
     encode,
-    encode_to_file,
     prompts,
-    tokenize,
     train_tokenizer,
     windows,
 )
@@ -76,80 +74,23 @@ def test_a_large_vocabulary_takes_four_bytes():
     assert row.dtype == np.uint32 and row.tolist() == [2**16, 0]
 
 
-def test_what_cannot_be_encoded(tokenizer, tmp_path):
+def test_what_cannot_be_encoded(tokenizer):
     with pytest.raises(BadInput, match="at least one document, got none"):
         encode(tokenizer, [])
-    with pytest.raises(BadInput, match="at least one document, got none"):
-        encode_to_file(tokenizer, [], tmp_path / "tokens.npy")
     with pytest.raises(BadInput, match=r"a tokenizer with <\|endoftext\|>, got one without"):
         encode(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")), ["a"])
-    assert not list(tmp_path.iterdir())
 
 
-# Memory-mapped
+# Training batches
 
 
-@pytest.mark.parametrize("chunk", [1, 2**20])
-def test_the_file_holds_what_memory_would(tokenizer, tokens, tmp_path, chunk, monkeypatch):
-    monkeypatch.setattr(batches, "_CHUNK", chunk)
-    mapped = encode_to_file(tokenizer, SENTENCES, tmp_path / "tokens.npy")
-    assert isinstance(mapped, np.memmap) and mapped.dtype == tokens.dtype
-    assert np.array_equal(mapped, tokens) and not mapped.flags.writeable
-    assert np.array_equal(np.load(tmp_path / "tokens.npy"), tokens)
+def test_a_memory_mapped_row_gives_the_same(tokens, tmp_path):
+    np.save(tmp_path / "tokens.npy", tokens)
+    mapped = np.load(tmp_path / "tokens.npy", mmap_mode="r")
     for step in range(20):
         same = [Batches(row, 4, 33, seed=1)(step) for row in (tokens, mapped)]
         assert np.array_equal(same[0], same[1]) and type(same[1]) is np.ndarray
     assert np.array_equal(windows(mapped, 50), windows(tokens, 50))
-
-
-def test_a_large_text_is_mapped_and_found_again(tokenizer, tokens, tmp_path, monkeypatch):
-    assert not isinstance(tokenize(tokenizer, Corpus(SENTENCES), tmp_path), np.memmap)
-    assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(batches, "LARGE", 100)
-    assert not isinstance(tokenize(tokenizer, SENTENCES), np.memmap)
-    first = tokenize(tokenizer, Corpus(SENTENCES), tmp_path)
-    assert isinstance(first, np.memmap) and np.array_equal(first, tokens)
-    monkeypatch.setattr(batches, "encode_to_file", lambda *_: pytest.fail("encoded again"))
-    assert np.array_equal(tokenize(tokenizer, SENTENCES, tmp_path), tokens)
-
-
-def test_another_text_or_tokenizer_gets_another_file(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(batches, "LARGE", 100)
-    tokenize(tokenizer, SENTENCES, tmp_path)
-    tokenize(tokenizer, SENTENCES[1:], tmp_path)
-    tokenize(train_tokenizer(SENTENCES, 299), SENTENCES, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-def test_a_spoiled_file_is_written_anew(tokenizer, tokens, tmp_path, monkeypatch):
-    monkeypatch.setattr(batches, "LARGE", 100)
-    tokenize(tokenizer, SENTENCES, tmp_path)
-    (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
-    for spoiled in (b"", whole[:60], whole[:-2], b"no array" * 100):
-        path.write_bytes(spoiled)
-        assert np.array_equal(tokenize(tokenizer, SENTENCES, tmp_path), tokens)
-        assert path.read_bytes() == whole
-
-
-def test_an_interrupted_write_leaves_no_file(tokenizer, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    def interrupted():
-        yield from SENTENCES[:3]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(batches, "_CHUNK", 1)
-    with pytest.raises(KeyboardInterrupt):
-        encode_to_file(tokenizer, interrupted(), tmp_path / "tokens.npy")
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(BadInput, match=r"to write .*tokens\.npy, got No space left on device"):
-        encode_to_file(tokenizer, SENTENCES, tmp_path / "tokens.npy")
-    assert not list(tmp_path.iterdir())
-
-
-# Training batches
 
 
 def test_a_batch_is_made_of_windows_of_the_row():
@@ -193,20 +134,22 @@ def test_one_window_is_enough_and_fewer_tokens_are_not(tokens):
         windows(tokens[:10], 10)
 
 
-@pytest.mark.parametrize("bad", [{"batch_size": 0}, {"seq_len": 0}, {"seed": -1}, {"seed": 0.5}])
+@pytest.mark.parametrize("bad", [{"batch_size": 0}, {"seq_len": 2.0}, {"seed": -1}, {"seed": True}])
 def test_sizes_and_seeds_that_cannot_be(tokens, bad):
     (name,) = bad
     with pytest.raises(BadInput, match=f"{name} of at least"):
         Batches(**{"tokens": tokens, "batch_size": 2, "seq_len": 4} | bad)
     with pytest.raises(BadInput, match="step of at least 0, got -1"):
         Batches(tokens, 2, 4)(-1)
+    with pytest.raises(BadInput, match=r"seed and step below 2\*\*64"):
+        Batches(tokens, 2, 4, seed=2**64)
 
 
 @pytest.mark.parametrize("row", [[1, 2, 3, 4], np.ones(9), np.ones((3, 3), int)])
 def test_what_is_no_row_of_tokens(row):
     with pytest.raises(BadInput, match="tokens as a one-dimensional integer array, got"):
         Batches(row, 1, 1)
-    with pytest.raises(BadInput, match="use encode or tokenize"):
+    with pytest.raises(BadInput, match="use encode"):
         windows(row, 1)
 
 

@@ -76,6 +76,10 @@ def test_bad_input(windows, tiny_primary, tiny_tandem, tiny_config):
         quality(tiny_tandem, windows)
     with pytest.raises(BadInput, match="at least one window"):
         quality(tiny_primary, windows[:0])
+    with pytest.raises(BadInput, match=r"ids of a vocabulary of 13, got \d\.\.13"):
+        quality(tiny_primary, np.where(windows == 12, 13, windows))
+    with pytest.raises(BadInput, match="seq_len of at most max_len = 64, got 65"):
+        quality(tiny_primary, np.zeros((1, 66), np.int32))
 
     other = Transformer(
         TransformerConfig.from_dict({**tiny_config.to_dict(), "vocab_size": 14}), key=jax.random.key(0)

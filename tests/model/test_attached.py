@@ -1,6 +1,7 @@
 """The other drafters that read a primary: slow oracles, cached against teacher-forced, who sees whom."""
 
 import dataclasses
+import inspect
 from typing import NamedTuple
 
 import equinox as eqx
@@ -466,3 +467,7 @@ def test_named_maps():
     assert resolve_cache_map("last", 3, 3) == (1, 2, 3)
     assert resolve_cache_map("uniform", 2, 4) == (1, 1, 2, 2)
     assert resolve_cache_map([2], 3, 1) == (2,)
+    # Without the run-time type check, which would speak first.
+    for other in (5, ["last"]):
+        with pytest.raises(BadInput, match=r"1 of the primary's layers 1\.\.3, got .*: give one for each"):
+            inspect.unwrap(resolve_cache_map)(other, 3, 1)

@@ -1,5 +1,7 @@
 """The tandem against its oracle, teacher-forced against cached, and who can see whom."""
 
+import inspect
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -260,6 +262,13 @@ def test_both_speak_one_vocabulary(tiny_secondary, tiny_config):
         check_same_vocabulary(tiny_config, other)
 
 
+def test_the_primary_itself_is_no_config(tiny_primary, tiny_secondary_config):
+    # Without the run-time type check, which would speak first.
+    check = inspect.unwrap(check_same_vocabulary)
+    with pytest.raises(BadInput, match=r"as a TransformerConfig, got Transformer: pass primary\.config"):
+        check(tiny_primary, tiny_secondary_config)
+
+
 def test_last_wants_a_shallower_secondary(tiny_secondary, tiny_config):
     shallow = TransformerConfig.from_dict({**tiny_config.to_dict(), "n_layers": 1})
     with pytest.raises(BadInput, match=r"n_layers of the secondary at most .*, got 2 and 1: .*uniform"):
@@ -284,6 +293,13 @@ def test_last_wants_a_shallower_secondary(tiny_secondary, tiny_config):
 def test_a_layer_map_that_cannot_be(layer_map, message):
     with pytest.raises(BadInput, match=message):
         resolve_layer_map(layer_map, 3, 2)
+
+
+@pytest.mark.parametrize("layer_map", [["last", "last"], [1, 2], 3])
+def test_a_layer_map_of_another_kind(layer_map):
+    # Without the run-time type check, which would speak first.
+    with pytest.raises(BadInput, match=r"layer_map as a list of states per layer, got .*: write"):
+        inspect.unwrap(resolve_layer_map)(layer_map, 3, 2)
 
 
 @pytest.mark.parametrize(

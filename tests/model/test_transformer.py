@@ -1,6 +1,7 @@
 """The transformer against its oracle, its cache against no cache, and who can see whom."""
 
 import dataclasses
+import inspect
 import json
 
 import equinox as eqx
@@ -170,9 +171,9 @@ def test_the_gradient_reaches_every_weight(model, getkey):
     ("fields", "message"),
     [
         *[
-            ({name: bad}, f"expected {name} to be a positive whole number, got {bad!r}: ")
+            ({name: bad}, f"expected {name} of at least 1, got {bad!r}: mend the config")
             for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_len")
-            for bad in (0, -1, True)
+            for bad in (0, -1, True, 2.0)
         ],
         (
             {"d_model": 18},
@@ -184,11 +185,38 @@ def test_the_gradient_reaches_every_weight(model, getkey):
             "n_heads divisible by n_kv_heads, got n_heads=4 and n_kv_heads=3: take n_kv_heads=4",
         ),
         ({"d_embed": 8}, "d_embed only together with shared_vocab=True, got d_embed=8"),
+        ({"d_embed": 0, "shared_vocab": True}, "d_embed of at least 1, got 0"),
+        *[({"rope_theta": bad}, f"rope_theta above 0, got {bad!r}") for bad in (0.0, float("inf"), "big")],
+        ({"norm_eps": -1e-5}, "norm_eps above 0, got -1e-05: leave it out"),
+        ({"tie_embeddings": 1}, "tie_embeddings to be True or False, got 1"),
+        ({"shared_vocab": None}, "shared_vocab to be True or False, got None"),
     ],
 )
 def test_a_config_that_cannot_be(fields, message):
     with pytest.raises(BadInput, match=message):
-        dataclasses.replace(BASE, **fields)
+        unchecked(BASE.to_dict() | fields)
+
+
+def unchecked(fields) -> TransformerConfig:
+    """Without the run-time type check, which would speak first."""
+    config = object.__new__(TransformerConfig)
+    inspect.unwrap(TransformerConfig.__init__)(config, **fields)
+    return config
+
+
+def test_a_config_of_numpys_numbers_is_the_same():
+    sizes = {name: np.int64(size) if type(size) is int else size for name, size in BASE.to_dict().items()}
+    config = unchecked({**sizes, "rope_theta": 10_000})
+    assert json.dumps(config.to_dict()) == json.dumps(BASE.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "got"), [([1, 2], "list"), (3, "int"), (np.ones(2, np.float32), "float32")]
+)
+def test_tokens_are_an_array_of_integers(model, tokens, got):
+    read = inspect.unwrap(Transformer.__call__)
+    with pytest.raises(BadInput, match=rf"an array of integers, got {got}: pass jnp\.array"):
+        read(model, tokens)
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,15 @@ def test_the_loaded_model_predicts_the_same(tiny_tandem, tiny_primary, path):
     assert jnp.array_equal(load_model(path)(tokens, hidden, 2), tiny_tandem(tokens, hidden, 2))
 
 
+def test_what_could_not_be_loaded_is_not_saved(tiny_secondary, path):
+    narrow = jax.tree.map(lambda weight: weight.astype(jnp.bfloat16), tiny_secondary)
+    with pytest.raises(
+        BadInput, match=r"a model in float32, got bfloat16: cast it: .*astype\(jnp\.float32\)"
+    ):
+        save_model(narrow, path)
+    assert not path.exists()
+
+
 def test_half_precision_is_half_the_size_and_nearly_the_same(tiny_primary, tmp_path):
     save_model(tiny_primary, tmp_path / "whole")
     save_model(tiny_primary, tmp_path / "half", half=True)

@@ -138,6 +138,13 @@ def test_no_text_can_command_the_terminal(tokenizer, tiny_primary):
     assert printable("tab\tline\nbell\x07") == "tab\tline\nbell�"
 
 
+def test_characters_of_several_tokens_are_whole_in_the_terminal(tokenizer, tiny_primary):
+    out = generate(tiny_primary, PROMPT, 4)
+    shown = show.terminal_view(tokenizer, tokenizer.encode("é 🙂").ids, out)
+    assert shown.startswith("\x1b[2mé 🙂\x1b[0m")
+    assert show.terminal_view(tokenizer, tokenizer.encode("é").ids[:1], out).startswith("\x1b[2m\\xc3\x1b")
+
+
 def test_tables_escape_and_align():
     rows = [{"drafter": "<b>", "γ": 4}, {"drafter": "tandem", "γ": 16}]
     assert "<b>" not in show.html_table(rows, "<i>").replace("&lt;b&gt;", "")

@@ -1,8 +1,10 @@
 """Recipes: what the names stand for, their phases, and every value that is refused."""
 
 import dataclasses
+import inspect
 import json
 
+import numpy as np
 import pytest
 
 from tandem_edu.errors import BadInput
@@ -64,6 +66,15 @@ def test_phases_meet_where_they_say():
         )
 
 
+def test_numpys_numbers_are_written_as_json():
+    plain = some(seed=3, block_lens=(2,))
+    numbers = {"steps": np.int64(100), "seed": np.uint8(3), "block_lens": (np.int32(2),)}
+    numpys = object.__new__(Recipe)
+    # Without the run-time type check, which would refuse them.
+    inspect.unwrap(Recipe.__init__)(numpys, **{**vars(plain), **numbers})
+    assert json.dumps(numpys.to_dict()) == json.dumps(plain.to_dict())
+
+
 def test_changes():
     changed = recipe("tandem-distil", steps=300, block_lens=(2, 4, 8), objectives=((1.0, DISTIL),), seed=3)
     assert changed.block_lens == (2, 4, 8) and changed.objectives == ((1.0, DISTIL),)
@@ -76,7 +87,7 @@ def test_changes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps to be a whole number"),
+        ({"steps": 0}, "steps of at least 1, got 0: mend the recipe"),
         ({"batch_size": -1}, "batch_size"),
         ({"seq_len": 0}, "seq_len"),
         ({"eval_every": 0}, "eval_every"),
@@ -116,5 +127,5 @@ def test_bad_names_and_fields():
         Recipe.from_dict(recipe("primary").to_dict() | {"objectives": [[1.0, {"jsd": 1.0}]]})
     with pytest.raises(BadInput, match="another version"):
         Recipe.from_dict(recipe("primary").to_dict() | {"lr": 1})
-    with pytest.raises(BadInput, match="steps to be"):
+    with pytest.raises(BadInput, match="steps of at least 1"):
         Recipe.from_dict(recipe("primary").to_dict() | {"steps": 0})

@@ -195,12 +195,12 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(
     other_map = Tandem(tiny_secondary, tiny_config, "uniform", key=jax.random.key(12))
     other_primary = jax.tree.map(lambda leaf: leaf * 2, tiny_primary)
     changes = [
-        ({"recipe": dataclasses.replace(recipe, seed=1)}, r"recipe: seed \(0 there, 1 here\)"),
+        ({"recipe": dataclasses.replace(recipe, seed=1)}, r"recipe\.seed \(0 there, 1 here\)"),
         ({"recipe": dataclasses.replace(recipe, learning_rate=1.0)}, r"learning_rate \(0.01 there"),
         ({"tokens": TEXT[:-1]}, "the training text"),
         ({"valid_tokens": NOISE}, "the held-out text"),
         ({"model": other_start}, "the model's starting weights"),
-        ({"model": other_map}, "model: layer_map"),
+        ({"model": other_map}, r"model\.layer_map"),
         ({"primary": other_primary}, "the primary"),
     ]
     usual = {"model": tiny_tandem, "recipe": recipe, "primary": tiny_primary}

@@ -84,9 +84,26 @@ def test_recipes_with_other_batches_are_refused(changes, message, models, tiny_p
         train_together(models, TEXT, primary=tiny_primary, progress=False)
 
 
+def test_a_checkpoint_of_other_models_is_refused_in_a_few_words(models, tiny_primary, tmp_path):
+    how = {"primary": tiny_primary, "folder": tmp_path, "progress": False}
+    train_together(models, TEXT, **how)
+    changed = {**models, "plain": (models["plain"][0], some(learning_rate=0.5))}
+    differs = r"in plain\.recipe\.learning_rate \(0\.01 there, 0\.5 here\): "
+    with pytest.raises(BadInput, match=differs):
+        train_together(changed, TEXT, **how)
+    del models["distilled"]
+    with pytest.raises(BadInput, match=r"in distilled \(there only\): "):
+        train_together(models, TEXT, **how)
+
+
 def test_no_model_is_refused():
     with pytest.raises(BadInput, match="at least one model"):
         train_together({}, TEXT)
+
+
+def test_checkpoints_come_every_so_many_steps_or_not_at_all(models, tiny_primary):
+    with pytest.raises(BadInput, match="checkpoint_every of at least 1, got 0: leave it out"):
+        train_together(models, TEXT, primary=tiny_primary, checkpoint_every=0)
 
 
 @pytest.mark.parametrize(

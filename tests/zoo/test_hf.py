@@ -248,6 +248,21 @@ def test_the_tokenizer_must_fit(tiny_primary, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_end_of_a_text_has_the_name_that_the_tokenizer_gives_it(getkey, tmp_path):
+    tokenizer = train_tokenizer("", vocab_size=257)
+    config = TransformerConfig(257, d_model=8, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=8, max_len=16)
+    model = Transformer(config, key=getkey())
+    for end_id, name in [(0, "<|endoftext|>"), (1, "!"), (None, None)]:
+        to_hf(model, tmp_path, tokenizer, end_id)
+        fields, told = (
+            json.loads((tmp_path / name).read_text()) for name in (CONFIG, "tokenizer_config.json")
+        )
+        assert fields["bos_token_id"] == fields["eos_token_id"] == end_id
+        assert told.get("bos_token") == told.get("eos_token") == name
+    with pytest.raises(BadInput, match="end_id below vocab_size = 257, got 257"):
+        to_hf(model, tmp_path, tokenizer, end_id=257)
+
+
 def test_transformers_gives_the_same_logits(llama, model, tmp_path):
     import torch
 

@@ -66,6 +66,18 @@ def test_a_pair_with_a_part_missing(made, tmp_path, missing):
         load_pair(tmp_path)
 
 
+def test_a_pair_half_written_over_another_is_none(made, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    save_pair(made, tmp_path)
+    monkeypatch.setattr("tandem_edu.zoo.shipped.save_router", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_pair(made, tmp_path)
+    with pytest.raises(BadInput, match=r"a pair in .*, got none, or an unfinished one"):
+        load_pair(tmp_path)
+
+
 shipped = pytest.mark.skipif(not FOLDER.exists(), reason="the pair has not been made yet")
 
 
