@@ -17,6 +17,7 @@ from tandem_edu.reproduce.table import Table, quartiles
 from tandem_edu.zoo.shipped import Pair
 from tandem_edu.zoo.split import Texts
 
+CONSTANT = (1, 2, 3, 4, 5, 6, 8)
 THRESHOLDS = (0.2, 0.35, 0.5, 0.65, 0.8)
 MOST = (4, ROUTER_LEN)
 """The longest blocks that the drafter's own probability may end; the router has learned with one."""
@@ -60,7 +61,7 @@ def adaptive_table(pair: Pair, parts: Texts, count: int = 12, say: Callable[[str
 def _families(pair: Pair) -> dict[str, dict[str, Way]]:
     """Ways to set the block's length, by family and setting."""
     return {
-        "constant": {f"γ = {block_len}": (block_len, None) for block_len in (1, 2, 3, 4, 5, 6, 8)},
+        "constant": {f"γ = {block_len}": (block_len, None) for block_len in CONSTANT},
         "own probability": {
             f"γ ≤ {most}, τ = {tau}": (most, ConfidenceRule(tau)) for most in MOST for tau in THRESHOLDS
         },

@@ -135,6 +135,7 @@ def test_the_other_tables_can_be_made(pair, parts, monkeypatch):
     for module in (adaptive, standalone):
         monkeypatch.setattr(module, "REPETITIONS", 1)
     monkeypatch.setattr(adaptive, "THRESHOLDS", (0.5,))
+    monkeypatch.setattr(adaptive, "CONSTANT", (2, 5))
     rows = adaptive_table(pair, parts, count=2, say=lambda _: None).rows
     assert [row["block length"].split(" (")[0] for row in rows[:3]] == [
         "constant",
