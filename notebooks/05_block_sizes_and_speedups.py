@@ -61,7 +61,7 @@ from tandem_edu.zoo import held_out_text
 FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers
 
 pair = te.load_pair()
-prompts = data.prompts(held_out_text(), pair.tokenizer, length=48, count=2 if FAST else 6)
+prompts = data.prompts(held_out_text(), pair.tokenizer, length=48, count=2 if FAST else 12)
 
 # %% [markdown]
 # ## Three numbers decide

@@ -15,7 +15,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/07_tandem_alone.ipynb)
 #
-# **Time:** about three minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
+# **Time:** about two minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
 #
 # **At the end you can**
 # * write with a tandem without verification, with and without the free token;

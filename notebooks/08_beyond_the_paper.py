@@ -15,7 +15,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/08_beyond_the_paper.ipynb)
 #
-# **Time:** about three minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
+# **Time:** about two minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
 #
 # **At the end you can**
 # * name six kinds of drafters, and say what each of them reads of the primary;
