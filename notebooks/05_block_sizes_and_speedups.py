@@ -210,9 +210,9 @@ for what, change in mended.items():
 # ## Who works when
 # The primary alone works all the time, one token a step. With a drafter it works less often, and each of its
 # calls yields more (the number above a call is the tokens that come out). This is the beginning of one text:
-# of those above, the one in whose beginning the calls that the two drafters need differ most nearly as they
-# do in all texts together. (The last call of a row may yield more than is shown of the others: compare the
-# steps, not the tokens.)
+# of those above, the one whose beginning takes the two drafters most nearly as many calls as it does on
+# average. (The last call of a row may yield more than is shown of the others: compare the steps, not the
+# tokens.)
 
 # %%
 shown = 24  # tokens
@@ -223,12 +223,11 @@ def calls(out):
     return 1 + int(np.sum(np.cumsum(np.asarray(out.trace.emitted)[: int(out.trace.cycles)]) < shown))
 
 
-needed = {
-    name: np.array([calls(out) for out in comparison.run(name, 4).outputs]) for name in comparison.drafters
-}
-whole = {name: comparison.run(name, 4).summary["cycles"] for name in comparison.drafters}
-ratios = needed["distilled"] / needed["tandem"]
-typical = int(np.argmin(np.abs(ratios - whole["distilled"] / whole["tandem"])))
+away = np.zeros(len(prompts))
+for name in comparison.drafters:
+    run = comparison.run(name, 4)
+    away += [abs(calls(out) - shown / run.summary["block_efficiency"]) for out in run.outputs]
+typical = int(np.argmin(away))
 traces = {name: comparison.run(name, 4).outputs[typical].trace for name in comparison.drafters}
 display(HTML(timeline_view(traces, costs, steps[4][0], tokens=shown)))
 
