@@ -6,7 +6,6 @@ prints it as one line and exits with status 2; anything else that is raised is a
 
 import math
 import operator
-from contextlib import suppress
 
 
 class BadInput(ValueError):
@@ -38,10 +37,13 @@ def at_least(least: int, number: object, name: str, mend: str) -> int:
     ...
     tandem_edu.errors.BadInput: expected block_len of at least 1, got 2.5: try 4
     """
-    with suppress(TypeError):
-        if not isinstance(number, bool) and operator.index(number) >= least:  # pyright: ignore
-            return operator.index(number)  # pyright: ignore
-    raise BadInput(f"{name} of at least {least}", repr(number), mend)
+    try:
+        whole = operator.index(number)  # pyright: ignore
+    except TypeError:
+        whole = least - 1
+    if isinstance(number, bool) or whole < least:
+        raise BadInput(f"{name} of at least {least}", repr(number), mend)
+    return whole
 
 
 def positive(number: object, name: str, mend: str) -> float:
