@@ -151,10 +151,7 @@ def longest_block(block_len: int, max_block_len: int | None, max_new_tokens: int
     block_len = at_least(1, block_len, "block_len (γ)", "try block_len=4")
     if max_block_len is None:
         return -(-min(block_len, max_new_tokens) // 8) * 8
-    fits = hasattr(max_block_len, "__index__") and max_block_len >= block_len
-    got = f"{max_block_len} for block_len={block_len}"
-    require(fits, "max_block_len of at least block_len", got, "leave it out")
-    return int(max_block_len)
+    return at_least(block_len, max_block_len, "max_block_len", "leave it out, or shorten block_len")
 
 
 def check_key(key) -> None:

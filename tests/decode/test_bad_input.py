@@ -175,7 +175,7 @@ def test_weights_of_another_kind_than_the_caches():
 
 def test_a_bound_of_no_drafts():
     plain = speaker_drafters()["plain"]
-    with pytest.raises(BadInput, match="max_block_len of at least block_len, got 0 for block_len=1"):
+    with pytest.raises(BadInput, match="max_block_len of at least 1, got 0"):
         block_generate(speaker(), plain, [1], 4, block_len=1, max_block_len=0)
 
 

@@ -145,5 +145,5 @@ def test_a_tighter_bound_changes_no_token():
 
 
 def test_a_bound_below_the_block():
-    with pytest.raises(BadInput, match="max_block_len of at least block_len, got 2 for block_len=3"):
+    with pytest.raises(BadInput, match="max_block_len of at least 3, got 2"):
         speculate(writer(32), writer(32), [1], 4, block_len=3, max_block_len=2)
