@@ -5,7 +5,7 @@ from typing import Any
 
 from tandem_edu.errors import require
 from tandem_edu.files import written_whole
-from tandem_edu.reproduce.table import Cell, load_table
+from tandem_edu.reproduce.table import Cell, captioned, load_table
 
 HEADLINE = ("quality", "blocks", "speed")
 """The tables that the lines come from."""
@@ -40,7 +40,7 @@ def headline(folder: Path) -> str:
         name = f"times as fast as the primary alone, code, {mode}, measured on a CPU"
         rows.append((name, row["distilled"], row["tandem"], row["tandem / distilled"], "1.14"))
     alt = load_table(folder, "blocks").pictures[PICTURE]
-    head = f"![{alt}]({RESULTS}/{PICTURE})\n\n"
+    head = f"{captioned(f'{RESULTS}/{PICTURE}', alt)}\n\n"
     head += "| | distilled secondary | tandem | ratio | the paper's ratio |\n|---|---|---|---|---|\n"
     return head + "".join(f"| {name} | {' | '.join(map(_text, cells))} |\n" for name, *cells in rows)
 

@@ -47,8 +47,19 @@ class Table:
         lines = [f"## {self.title}", "", self.note, "", _line(columns), "|" + "---|" * len(columns)]
         lines += [_line([_text(row[column]) for column in columns]) for row in self.rows]
         for name, alt in self.pictures.items():
-            lines += ["", f"![{alt}]({name})"]
+            lines += ["", captioned(name, alt)]
         return "\n".join(lines) + "\n"
+
+
+def captioned(path: str, alt: str) -> str:
+    """A picture in Markdown, under the first words of its alternative text: which of several it is.
+
+    >>> print(captioned("a.png", "code, greedy. Line chart."))
+    **code, greedy**
+    <BLANKLINE>
+    ![code, greedy. Line chart.](a.png)
+    """
+    return f"**{alt.partition('. ')[0]}**\n\n![{alt}]({path})"
 
 
 def quartiles(values: np.ndarray) -> Interval:
