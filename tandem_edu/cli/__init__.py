@@ -89,7 +89,7 @@ def _add_reproduce(command: argparse.ArgumentParser) -> None:
         "--stage",
         nargs="+",
         metavar="STAGE",
-        default=["quality", "decoding", "adaptive", "standalone"],
+        default=["quality", "decoding", "weights", "adaptive", "standalone"],
         help="what to measure; also zoo, which trains the pair anew, and the ablations: states, "
         "states-longer, heads, readers, history, vocabulary, loss, blocks-in-training, size, frozen, "
         "deep-tandem, block-prediction",

@@ -17,7 +17,7 @@ from tandem_edu.decode import block_generate, generate
 from tandem_edu.measure import Interval, interleaved
 from tandem_edu.model import BlockPrediction, CrossAttending, Eagle, Joint, Tandem, Transformer
 from tandem_edu.model.weights import Model
-from tandem_edu.reproduce.plan import LIKENESS, PRIMARY, SECONDARY, SEED, STATES
+from tandem_edu.reproduce.plan import LIKENESS, PRIMARY, SECONDARY, SEED, STATES, WIDER
 from tandem_edu.reproduce.prompts import LENGTH
 from tandem_edu.reproduce.quality import document_scores, document_windows, of
 from tandem_edu.reproduce.table import Table, quartiles
@@ -180,9 +180,8 @@ ABLATIONS: dict[str, Study] = {
         {
             "distilled, d_ff 256": PLAIN,
             "tandem, d_ff 256": OURS,
-            # What the tandem's projections hold, 5 · 256², is 3 · 256 times 427.
-            "distilled, d_ff 683: as many weights as the tandem": Variant(
-                partial(_secondary, d_ff=683), block_lens=()
+            f"distilled, d_ff {WIDER.d_ff}: as many weights as the tandem": Variant(
+                partial(_secondary, d_ff=WIDER.d_ff), block_lens=()
             ),
             "distilled, d_ff 32": Variant(partial(_secondary, d_ff=32), block_lens=()),
             "tandem, d_ff 32": Variant(partial(_tandem, d_ff=32)),

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from tandem_edu.decode import Sampling
-from tandem_edu.measure import Comparison, Run, bootstrap, compare, looping, wall_clock_factor
-from tandem_edu.model import Tandem
+from tandem_edu.measure import Comparison, Interval, Run, bootstrap, compare, looping, wall_clock_factor
+from tandem_edu.model import Attached, Tandem, Transformer
 from tandem_edu.reproduce.plan import SEED
 from tandem_edu.reproduce.prompts import LENGTH, prompts_of_kinds
 from tandem_edu.reproduce.table import Table, quartiles
@@ -36,6 +36,7 @@ def decoding_tables(
 
     Drafts are counted on `count` prompts of a kind; a third of them are timed, and as many others choose γ.
     """
+    drafters = {name: getattr(pair, name) for name in DRAFTERS}
     blocks: list[dict[str, Any]] = []
     clock: list[dict[str, Any]] = []
     kept: dict[str, Comparison] = {}
@@ -44,61 +45,64 @@ def decoding_tables(
     reported = prompts_of_kinds(pair.tokenizer, parts, "test", count)
     for kind, prompts in reported.items():
         for mode, sampling in MODES.items():
-            counted = _compared(pair, prompts, sampling, 1, NEW_TOKENS, BLOCK_LENS, 1)
+            counted = counted_drafts(pair.primary, drafters, prompts, sampling)
             blocks.append({"prompts": kind, "mode": mode, **_blocks(counted, pair)})
             kept[f"{kind}, {mode}"] = counted
-            for samples, block_lens in SWEPT.items():
+            for samples in SWEPT:
                 say(f"  {kind}, {mode}, {samples} samples")
-                timed = partial(_compared, pair, sampling=sampling, samples=samples, new_tokens=TIMED_TOKENS)
-                best = _best(timed(chosen[kind], block_lens=block_lens, repetitions=CHOOSING))
-                lengths = sorted(set(best.values()))
-                found = timed(prompts[:timed_count], block_lens=lengths, repetitions=REPETITIONS)
-                clock.append({"prompts": kind, "mode": mode, "samples": samples, **_clock(found, best)})
+                timed = prompts[:timed_count]
+                found = fastest(pair.primary, drafters, chosen[kind], timed, sampling, samples)
+                clock.append({"prompts": kind, "mode": mode, "samples": samples, **_clock(found)})
     return [_blocks_table(blocks), _clock_table(clock)], kept
 
 
-def _compared(
-    pair: Pair,
+Drafters = Mapping[str, Transformer | Attached]
+
+
+def counted_drafts(
+    primary: Transformer, drafters: Drafters, prompts: Sequence[np.ndarray], sampling: Sampling | None
+) -> Comparison:
+    """Short texts by each drafter at every γ of `BLOCK_LENS`, for what their traces count."""
+    return compare(primary, drafters, prompts, NEW_TOKENS, BLOCK_LENS, sampling, jax.random.key(SEED), 1)
+
+
+def fastest(
+    primary: Transformer,
+    drafters: Drafters,
+    chosen: Sequence[np.ndarray],
     prompts: Sequence[np.ndarray],
     sampling: Sampling | None,
-    samples: int,
-    new_tokens: int,
-    block_lens: Sequence[int],
-    repetitions: int,
-) -> Comparison:
-    return compare(
-        pair.primary,
-        {name: getattr(pair, name) for name in DRAFTERS},
-        prompts,
-        new_tokens,
-        block_lens,
-        sampling,
-        jax.random.key(SEED),
-        repetitions,
+    samples: int = 1,
+) -> dict[str, Run]:
+    """Each drafter on `prompts` at the γ at which it was fastest on the prompts `chosen`, in turns."""
+    timed = partial(
+        compare,
+        primary,
+        drafters,
+        max_new_tokens=TIMED_TOKENS,
+        sampling=sampling,
+        key=jax.random.key(SEED),
         num_samples=None if samples == 1 else samples,
     )
+    tried = timed(chosen, block_lens=SWEPT[samples], repetitions=CHOOSING)
+    best = {name: tried.fastest(name).block_len for name in drafters}
+    found = timed(prompts, block_lens=sorted(set(best.values())), repetitions=REPETITIONS)
+    return {name: found.run(name, block_len) for name, block_len in best.items()}
 
 
-def _best(found: Comparison) -> dict[str, int]:
-    """Each drafter's fastest γ."""
-    return {name: found.fastest(name).block_len for name in found.drafters}
-
-
-def _clock(found: Comparison, best: Mapping[str, int]) -> dict[str, Any]:
-    runs = {name: found.run(name, best[name]) for name in found.drafters}
+def _clock(runs: Mapping[str, Run]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, run in runs.items():
-        row |= {name: quartiles(run.speedup), f"{name}'s γ": best[name]}
+        row |= {name: quartiles(run.speedup), f"{name}'s γ": run.block_len}
     row["tandem / distilled"] = quartiles(runs["distilled"].seconds / runs["tandem"].seconds)
     return row
 
 
 def _blocks(found: Comparison, pair: Pair) -> dict[str, Any]:
-    units = {name: accepted_and_cycles(found.run(name, SHOWN)) for name in found.drafters}
-    row: dict[str, Any] = {name: bootstrap(lambda s: s[..., 0] / s[..., 1], u) for name, u in units.items()}
-    both = np.concatenate([units["tandem"], units["distilled"]], axis=1)
-    row["tandem / distilled"] = bootstrap(_accepted_ratio, both)
-    row["block efficiency (tandem)"] = found.run("tandem", SHOWN).summary["block_efficiency"]
+    runs = {name: found.run(name, SHOWN) for name in found.drafters}
+    row: dict[str, Any] = {name: accepted(run) for name, run in runs.items()}
+    row["tandem / distilled"] = accepted_ratio(runs["tandem"], runs["distilled"])
+    row["block efficiency (tandem)"] = runs["tandem"].summary["block_efficiency"]
     for name in ("distilled", "tandem"):
         row[f"{name} where v = 1"] = max(_where_reading_is_free(run, pair) for run in found.of(name))
     row["looping"] = looping([np.asarray(out.tokens) for out in found.primary_outputs])
@@ -118,13 +122,23 @@ def _where_reading_is_free(run: Run, pair: Pair) -> float:
     return wall_clock_factor(run.summary["block_efficiency"], run.block_len, weights(small) / primary, verify)
 
 
-def _accepted_ratio(sums: np.ndarray) -> np.ndarray:
-    """Accepted per cycle of one over that of another: sums are accepted, cycles, accepted, cycles."""
-    mine, theirs = sums[..., 0] / sums[..., 1], sums[..., 2] / sums[..., 3]
-    return mine / np.maximum(theirs, 1e-9)
+def accepted(run: Run) -> Interval:
+    """Drafts accepted per cycle; the interval is over the prompts."""
+    return bootstrap(_per_cycle, _accepted_and_cycles(run))
 
 
-def accepted_and_cycles(run: Run) -> np.ndarray:
+def accepted_ratio(mine: Run, theirs: Run) -> Interval:
+    """Drafts accepted per cycle, `mine` over `theirs`, on the same prompts."""
+    both = np.concatenate([_accepted_and_cycles(mine), _accepted_and_cycles(theirs)], axis=1)
+    ratio = lambda sums: _per_cycle(sums[..., :2]) / np.maximum(_per_cycle(sums[..., 2:]), 1e-9)
+    return bootstrap(ratio, both)
+
+
+def _per_cycle(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
+
+
+def _accepted_and_cycles(run: Run) -> np.ndarray:
     """Float[prompts, 2]: drafts accepted, and cycles."""
     sums = [out.trace.summary() for out in run.outputs]
     return np.array([[s["accepted"], s["cycles"]] for s in sums], float)

@@ -1,4 +1,4 @@
-"""The shipped models: their sizes, their text, and how each is trained.
+"""The shipped models and two rivals: their sizes, their text, and how each is trained.
 
 All speak through the primary's embedding and head. Their text is `tandem_edu.zoo.split`.
 """
@@ -21,6 +21,11 @@ PRIMARY = TransformerConfig(
 # state's width.
 SECONDARY = dataclasses.replace(PRIMARY, n_layers=1, n_kv_heads=8, d_ff=256, shared_vocab=True)
 MID_SIZE = dataclasses.replace(SECONDARY, n_layers=2, n_kv_heads=2)
+# Not shipped, for want of room: what the tandem has to be compared with besides.
+WIDER = dataclasses.replace(SECONDARY, d_ff=683)
+"""A secondary with as many weights as the tandem: its projections' 5 · 256² are 3 · 256 times 427."""
+DEEPER = dataclasses.replace(MID_SIZE, n_layers=4)
+"""A mid-size model about as good as the tandem."""
 STATES = (1, 4, 8)
 """What the tandem's one layer reads of the primary: a low, a middle and the top residual state."""
 LIKENESS = Objective(ce=0.0, kl=0.5, tv=1.0)
@@ -30,13 +35,13 @@ ROUTER_LEN = 8
 
 
 def settings(name: str) -> Recipe:
-    """How a model of the shipped pair is trained. What learns to be like the primary learns alike."""
+    """How a model is trained. What learns to be like the primary learns alike."""
     if name == "primary":
         # Between four and five times through the text.
         return recipe("primary", steps=6_000, learning_rate=2e-3, eval_every=500, eval_windows=200)
     same: dict[str, Any] = {"steps": 6_000, "learning_rate": 3e-3, "eval_every": 500, "eval_windows": 200}
     same["objectives"] = ((1.0, LIKENESS),)
-    if name in ("secondary", "tandem_ce", "mid_size"):
+    if name in ("secondary", "tandem_ce", "mid_size", "deeper"):
         same["objectives"] = ((1.0, Objective(ce=1.0)),)
     if name in ("tandem", "tandem_ce"):
         return dataclasses.replace(recipe("tandem-distil", block_lens=(2, 4, 8), **same), name=name)
@@ -48,9 +53,11 @@ def untrained(name: str, primary: Transformer | None) -> Transformer | Tandem:
     primary_key, secondary_key, tandem_key, mid_key = jax.random.split(jax.random.key(SEED), 4)
     if primary is None:
         return Transformer(PRIMARY, key=primary_key)
-    if name == "mid_size":
-        return Transformer(MID_SIZE, key=mid_key, vocabulary=primary.vocabulary)
-    secondary = Transformer(SECONDARY, key=secondary_key, vocabulary=primary.vocabulary)
+    if name in ("mid_size", "deeper"):
+        config = MID_SIZE if name == "mid_size" else DEEPER
+        return Transformer(config, key=mid_key, vocabulary=primary.vocabulary)
+    config = WIDER if name == "wider" else SECONDARY
+    secondary = Transformer(config, key=secondary_key, vocabulary=primary.vocabulary)
     if name.startswith("tandem"):
         return Tandem(secondary, PRIMARY, [STATES], own_history=True, key=tandem_key)
     return secondary

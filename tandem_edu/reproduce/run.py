@@ -18,13 +18,14 @@ from tandem_edu.reproduce.quality import position_table, quality_table
 from tandem_edu.reproduce.readme import BEGIN, HEADLINE, RESULTS, refresh
 from tandem_edu.reproduce.standalone import standalone_table
 from tandem_edu.reproduce.table import Table, load_table, save_table
+from tandem_edu.reproduce.weights import weights_table
 from tandem_edu.reproduce.zoo import make_pair
 from tandem_edu.zoo.shipped import FOLDER, Pair, load_pair
 from tandem_edu.zoo.split import Texts, texts
 
-MEASURES = ("quality", "decoding", "adaptive", "standalone")
+MEASURES = ("quality", "decoding", "weights", "adaptive", "standalone")
 STAGES = ("zoo", *MEASURES, *ABLATIONS)
-TABLES = ("quality", "positions", "blocks", "speed", "adaptive", "standalone", *ABLATIONS)
+TABLES = ("quality", "positions", "blocks", "speed", "weights", "adaptive", "standalone", *ABLATIONS)
 """In the order of the page."""
 TITLE = "# Results"
 """How the page begins."""
@@ -85,7 +86,9 @@ def _tables(stage: str, out: Path, work: Path, say: Callable[[str], None]) -> li
     if stage == "adaptive":
         return [adaptive_table(pair, parts, say=say)]
     if stage == "standalone":
-        return [standalone_table(pair, parts.test)]
+        return [standalone_table(pair, parts, work / "rivals")]
+    if stage == "weights":
+        return [weights_table(pair, parts, work / "rivals", say=say)]
     return [ablation_table(stage, pair, parts, work / "ablations", say)]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ from tandem_edu.decode.routers import identify
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import Interval, looping, quality
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
-from tandem_edu.reproduce import ablations, decoding, plan, readme, reproduce, run
+from tandem_edu.reproduce import ablations, decoding, plan, readme, reproduce, rivals, run
 from tandem_edu.reproduce import quality as quality_stage
 from tandem_edu.reproduce.ablations import ABLATIONS, settings
 from tandem_edu.reproduce.adaptive import adaptive_table
 from tandem_edu.reproduce.prompts import prompts_of_kinds
 from tandem_edu.reproduce.standalone import standalone_table
 from tandem_edu.reproduce.table import Table, load_table, save_table
+from tandem_edu.reproduce.weights import weights_table
 from tandem_edu.zoo.shipped import MODELS, Pair
 from tandem_edu.zoo.split import Texts
 
@@ -108,14 +110,17 @@ def test_looping_counts_what_stood_before():
     assert looping([]) == 0
 
 
-@pytest.mark.slow
-def test_the_decoding_tables_count_what_the_traces_say(pair, parts, monkeypatch):
+@pytest.fixture
+def little_decoding(monkeypatch):
+    for name, value in {"NEW_TOKENS": 12, "TIMED_TOKENS": 12, "REPETITIONS": 1, "CHOOSING": 1}.items():
+        monkeypatch.setattr(decoding, name, value)
     monkeypatch.setattr(decoding, "BLOCK_LENS", (2, 5))
     monkeypatch.setattr(decoding, "SWEPT", {1: (2, 5), 4: (2,)})
-    monkeypatch.setattr(decoding, "NEW_TOKENS", 12)
-    monkeypatch.setattr(decoding, "TIMED_TOKENS", 12)
-    monkeypatch.setattr(decoding, "REPETITIONS", 1)
-    monkeypatch.setattr(decoding, "CHOOSING", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("little_decoding")
+def test_the_decoding_tables_count_what_the_traces_say(pair, parts):
     (blocks, speed), found = decoding.decoding_tables(pair, parts, count=2, say=lambda _: None)
     assert len(blocks.rows) == 6 and len(speed.rows) == 12
     row = blocks.rows[0]
@@ -125,8 +130,38 @@ def test_the_decoding_tables_count_what_the_traces_say(pair, parts, monkeypatch)
     assert comparison.identical == (row["mode"] == "greedy")
 
 
+@pytest.fixture
+def small_rivals(pair, monkeypatch, tmp_path):
+    """A folder for rivals, which are small and trained for two steps."""
+    small = pair.secondary.config
+    monkeypatch.setattr(plan, "WIDER", dataclasses.replace(small, d_ff=24))
+    monkeypatch.setattr(plan, "DEEPER", dataclasses.replace(small, n_layers=4))
+    short = lambda name: dataclasses.replace(plan.settings(name), steps=2, warmup_steps=1)
+    monkeypatch.setattr(rivals, "settings", short)
+    return tmp_path
+
+
+def test_a_wider_control_has_as_many_weights_as_the_tandem():
+    count = lambda model: sum(leaf.size for leaf in jax.tree.leaves(model) if eqx.is_array(leaf))
+    primary = plan.untrained("primary", None)
+    tandem, wider = (count(plan.untrained(name, primary)) for name in ("tandem", "wider"))
+    assert tandem <= wider < 1.001 * tandem
+
+
 @pytest.mark.slow
-def test_the_other_tables_can_be_made(pair, parts, monkeypatch):
+@pytest.mark.usefixtures("little_decoding")
+def test_the_table_of_weights_has_likeness_drafts_and_times(pair, parts, small_rivals):
+    table = weights_table(pair, parts, small_rivals, count=2, say=lambda _: None)
+    wider, ratio = "distilled, d_ff 683", "tandem / distilled, d_ff 683"
+    assert len(table.rows) == 2 + 6 + 6
+    agreement = table.rows[0]
+    assert agreement[ratio].value == pytest.approx(agreement["tandem"].value / agreement[wider].value)
+    once, again = (rivals.rival("wider", pair, parts, small_rivals) for _ in range(2))  # from its checkpoint
+    assert eqx.tree_equal(once, again) and agreement[wider].value > 0
+
+
+@pytest.mark.slow
+def test_the_other_tables_can_be_made(pair, parts, monkeypatch, small_rivals):
     from tandem_edu.reproduce import adaptive, standalone
 
     monkeypatch.setattr(adaptive, "TIMED_TOKENS", 8)
@@ -145,8 +180,16 @@ def test_the_other_tables_can_be_made(pair, parts, monkeypatch):
     assert all(
         row["against constant"].value == 1 for row in rows if row["block length"].startswith("constant")
     )
-    names = [row["model"] for row in standalone_table(pair, parts.test).rows]
-    assert names == ["secondary", "mid-size", "primary", *(f"tandem, γ = {g}" for g in (2, 4, 8))]
+    rows = standalone_table(pair, parts, small_rivals).rows
+    tandems = [f"tandem, γ = {gamma}" for gamma in (2, 4, 8)]
+    assert [row["model"] for row in rows] == [
+        "secondary",
+        "mid-size",
+        "mid-size, 4 layers",
+        "primary",
+        *tandems,
+    ]
+    assert rows[2]["speed / 4 layers'"].value == 1
 
 
 def test_stages_and_page(tmp_path):
