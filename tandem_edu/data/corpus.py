@@ -114,12 +114,12 @@ def load_text(
 ) -> Corpus:
     """Load a corpus by its name (one of `CORPORA`) or from a path.
 
-    A path is a UTF-8 file, cut into documents (see `cut`), or a folder whose .txt, .md, .rst and
-    .py files are the documents in the order of their paths; a folder with one such file counts as
-    that file. A lone file needs 2,000 characters, so that both sides of the split get some.
+    A path is a UTF-8 file, cut into documents (see `cut`) unless it has less than 2,000 characters, or
+    a folder whose .txt, .md, .rst and .py files are the documents in the order of their paths; a folder
+    with one such file counts as that file.
 
     `cache_dir` holds downloads and collected docstrings; the default is the user's own cache.
-    Raises `BadInput` for what cannot be found, read, decoded, downloaded or split.
+    Raises `BadInput` for what cannot be found, read, decoded or downloaded.
     """
     cache = Path(cache_dir) if cache_dir is not None else Path(pooch.os_cache("tandem_edu"))
     match name_or_path:
@@ -192,12 +192,7 @@ def _documents_at(path: Path) -> list[str]:
     require(bool(files), f"{', '.join(SUFFIXES)} files in the folder {path}", "none", mend)
     texts = [text for text in map(read_utf8, files) if text.strip()]
     require(bool(texts), f"some text in {path}", "only blank space", "pass a text with content")
-    if len(texts) > 1:
-        return texts
-    least = f"at least {PIECE:,} characters or two files, since some documents are held out"
-    got = f"{len(texts[0]):,} characters in one file ({path})"
-    require(len(texts[0]) >= PIECE, least, got, "use a longer text or a folder of texts")
-    return cut(texts[0])
+    return texts if len(texts) > 1 or len(texts[0]) < PIECE else cut(texts[0])
 
 
 def _text_files(folder: Path) -> list[Path]:

@@ -4,12 +4,12 @@ The secondary writes a block, the primary reads it in one pass and refreshes its
 on. That pass also predicts the next block's first token, at no extra cost: the *free token*. So a block
 of γ tokens is γ - 1 of the secondary's and one of the primary's, or γ of the secondary's without it.
 
-γ = 1 with the free token is the primary alone; γ at least `max_new_tokens` is the secondary with the
-primary as the prompt's encoder.
+γ = 1 with the free token is the primary alone; γ above `max_new_tokens` is the secondary with the primary
+as the prompt's encoder.
 """
 
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from tandem_edu.decode.cycle import Decoder, decode
 from tandem_edu.decode.drafters import Drafter, as_drafter
@@ -24,7 +24,7 @@ def block_generate(
     tandem: Attached | Transformer | Drafter,
     prompt,
     max_new_tokens: int,
-    block_len: int = 4,
+    block_len: int | Int[Array, ""] = 4,
     free_token: bool = True,
     sampling: Sampling | None = None,
     key: PRNGKeyArray | None = None,
@@ -37,7 +37,9 @@ def block_generate(
 
     The arguments are those of `speculate`. In the trace a drafted token is the secondary's and counts
     as accepted; what a cycle emits beyond those is the free token. The primary reads each block once
-    it is whole, the last one too: γ_max tokens a call.
+    it is whole, the last one too: γ_max tokens a call. The prompt's last token is the first block's
+    first, so the text begins with γ - 1 tokens of the secondary's before a free token; a shorter text
+    is the beginning of a longer one.
 
     Raises `BadInput` for `block_len` below 1 or above `max_block_len`, and whatever `generate` raises.
 
@@ -64,6 +66,7 @@ def block_generate(
         max_block_len=max(1, most - free),
         judge=keep_all,
         adds_token=free_token,
+        ends_with_own=False,
     )
     text, n, trace = decode(decoder, request)
     return finish(request, text, n, max_new_tokens, trace)

@@ -10,7 +10,9 @@ With `n` tokens of text of which the primary has read all but the last (the *pen
    tandem's block is overwritten from what the primary has just read.
 
 γ is a traced value under a static γ_max, so a sweep over γ compiles once; the primary always reads
-γ_max + 1 tokens, and what lies beyond γ + 1 of them is never looked at.
+γ_max + 1 tokens, and what lies beyond γ + 1 of them is never looked at. (Reading only as many as were
+drafted, by `lax.switch` over the widths, was tried: the state that goes through it is copied, so that on a
+CPU adaptive blocks of up to 4 drafts came out a sixth slower, and compiling takes four times as long.)
 
 In a batch every row is at a place of its own in its own text. A row that is done goes on computing
 beside the others, and nothing of that is kept.
@@ -49,6 +51,8 @@ class Decoder(eqx.Module):
     """`verify`, `verify_block` or one that keeps everything."""
     adds_token: bool = eqx.field(static=True, default=True)
     """Whether the primary's own token is emitted after the kept drafts."""
+    ends_with_own: bool = eqx.field(static=True, default=True)
+    """Whether that token is the text's last, or a draft may be, with which the text is full."""
 
 
 class State(eqx.Module):
@@ -126,7 +130,7 @@ def decode(decoder: Decoder, request: Request):
 
 def _no_draft(decoder: Decoder, state: State) -> Draft:
     block, vocab = decoder.max_block_len, decoder.primary.config.vocab_size
-    room = state.end - state.n - int(decoder.adds_token)
+    room = state.end - state.n - int(decoder.ends_with_own)
     limit = jnp.where(state.done, 0, jnp.minimum(decoder.block_len, room))
     features = 0
     if decoder.router is not None:
@@ -184,6 +188,7 @@ def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
     whole = jnp.maximum(verdict.accepted + int(decoder.adds_token), 1)
     stops = (run == decoder.stop_token) & (jnp.arange(run.shape[0]) < whole)
     emitted = jnp.where(jnp.any(stops), jnp.argmax(stops).astype(jnp.int32) + 1, whole)
+    emitted = jnp.minimum(emitted, state.end - state.n)
     emitted = jnp.where(state.done, 0, emitted)
     n = state.n + emitted
     cache = cache.with_length(n - 1)

@@ -140,14 +140,16 @@ def check_float32(model: eqx.Module) -> None:
     require(kinds <= {"float32"}, "weights in float32 to decode with", ", ".join(sorted(kinds)), mend)
 
 
-def longest_block(block_len: int, max_block_len: int | None, max_new_tokens: int) -> int:
+def longest_block(block_len: int | Int[Array, ""], max_block_len: int | None, max_new_tokens: int) -> int:
     """γ_max: as given, or else γ rounded up to a multiple of 8, and no longer than the text to come.
 
-    Raises `BadInput` for γ below 1 or above γ_max.
+    Raises `BadInput` for γ below 1 or above γ_max. A traced γ is not looked at, and needs a γ_max.
 
     >>> longest_block(3, None, 64), longest_block(3, 3, 64), longest_block(500, None, 20)
     (8, 3, 24)
     """
+    if isinstance(block_len, Tracer):
+        return at_least(1, max_block_len, "max_block_len", "pass it, as block_len is traced")
     block_len = at_least(1, block_len, "block_len (γ)", "try block_len=4")
     if max_block_len is None:
         return -(-min(block_len, max_new_tokens) // 8) * 8

@@ -196,7 +196,7 @@ def _is_setting(value: Any) -> bool:
     return isinstance(value, int | float | str)
 
 
-def check_router(router: Any, drafter: Drafter, block_len: int) -> None:
+def check_router(router: Any, drafter: Drafter, block_len: int | Int[Array, ""]) -> None:
     """Raise `BadInput` unless this is a router, and if learned, one that knows this drafter and this γ."""
     if not isinstance(router, Router):
         raise BadInput("a Router", type(router).__name__, "pass ConfidenceRule(0.5), for example")
@@ -208,7 +208,8 @@ def check_router(router: Any, drafter: Drafter, block_len: int) -> None:
     require(name.startswith(mine), f"a router trained for this drafter ({mine})", f"one for {name}", mend)
     got = f"one trained with {trained_len}"
     mend = f"pass block_len={trained_len}, or train a router with --block-lens {block_len}"
-    require(trained_len == block_len, f"a router trained with block_len={block_len}", got, mend)
+    fits = isinstance(block_len, Tracer) or trained_len == block_len
+    require(fits, f"a router trained with block_len={block_len}", got, mend)
 
 
 def _share(name: str, value: float) -> Float[Array, ""]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from tandem_edu.decode.block_verify import verify_block
 from tandem_edu.decode.cycle import Decoder, State, begin, cycle, decode
@@ -30,7 +30,7 @@ def speculate(
     drafter: Transformer | Attached | Drafter,
     prompt,
     max_new_tokens: int,
-    block_len: int = 4,
+    block_len: int | Int[Array, ""] = 4,
     sampling: Sampling | None = None,
     key: PRNGKeyArray | None = None,
     router: Router | None = None,
@@ -57,7 +57,8 @@ def speculate(
     - `stop_token`: it is emitted and ends the text.
     - `max_block_len` (γ_max) is part of the compiled program, `block_len` is not: the primary reads
       γ_max + 1 tokens in each cycle. Left out it is `block_len` rounded up to a multiple of 8, so that
-      a sweep over γ compiles once; `max_block_len=block_len` is faster where few rows are cheaper.
+      a sweep over γ compiles once; `max_block_len=block_len` is faster where few rows are cheaper. A
+      traced γ needs one.
 
     Raises `BadInput` for `block_len` below 1 or above `max_block_len`, an unknown `verification`, a
     router of another drafter or γ, and whatever `generate` raises.
@@ -127,7 +128,7 @@ def _cycles(decoder: Decoder, request: Request) -> Iterator[Cycle]:
 
 
 def _decoder(
-    primary, drafter, request: Request, block_len: int, max_block_len: int, router, verification: str
+    primary, drafter, request: Request, block_len, max_block_len: int, router, verification: str
 ) -> Decoder:
     known = ", ".join(VERIFICATIONS)
     require(verification in VERIFICATIONS, f"a verification among {known}", repr(verification), "pick one")

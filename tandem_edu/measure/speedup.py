@@ -12,15 +12,16 @@ import numpy as np
 from tandem_edu.errors import require
 
 
-def tokens_per_call(acceptance: Sequence[float]) -> float:
+def tokens_per_call(acceptance: Sequence[float | None]) -> float:
     """1 + Σ_k Π_{i≤k} α_i: tokens emitted per call of the primary, its own token counted.
 
-    `acceptance` holds α_1 .. α_γ, each conditional on its position being reached.
+    `acceptance` holds α_1 .. α_γ, each conditional on its position being reached, such as a trace's
+    `acceptance_by_position`; `None`, where no draft was, ends the block.
 
-    >>> tokens_per_call([0.5, 0.5])
-    1.75
+    >>> tokens_per_call([0.5, 0.5]), tokens_per_call([0.5, None])
+    (1.75, 1.5)
     """
-    alphas = np.asarray(acceptance, float)
+    alphas = np.asarray([0.0 if alpha is None else alpha for alpha in acceptance], float)
     good = bool(np.all((alphas >= 0) & (alphas <= 1)))
     require(good, "acceptance rates in [0, 1]", acceptance, "pass shares, not percentages")
     return 1.0 + float(np.sum(np.cumprod(alphas)))

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from tandem_edu.errors import require
+from tandem_edu.errors import at_least, require
 from tandem_edu.model.cache import Cache
 from tandem_edu.model.config import TransformerConfig
 from tandem_edu.model.layers import Block, attend, rope_table
@@ -66,8 +66,7 @@ def check_block_len(model: Attached, block_len: int | Int[Array, ""]) -> None:
     """Raise `BadInput` for a `block_len` below 1 or too long for `model`; a traced one is not looked at."""
     if isinstance(block_len, Tracer):
         return
-    block_len = int(block_len)
-    require(block_len >= 1, "block_len of at least 1", block_len, "the paper trains with block_len=2")
+    block_len = at_least(1, block_len, "block_len", "the paper trains with block_len=2")
     longest = model.max_block_len
     expected, mend = f"block_len of at most unroll = {longest}", f"build it with unroll={block_len}"
     require(longest is None or block_len <= longest, expected, block_len, mend)

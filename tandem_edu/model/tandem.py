@@ -97,7 +97,8 @@ class Projection(eqx.Module):
     """W^(j): the states this secondary layer reads, each brought to unit RMS, concatenated and mapped.
 
     The secondary's norm follows, which undoes any scale, so with a single state bringing it to unit
-    RMS changes nothing; with several it keeps the largest from drowning the others.
+    RMS changes nothing (but for ε, in states near 0); with several it keeps the largest from drowning
+    the others.
     """
 
     weight: Float[Array, "states_width d_model"]
@@ -202,12 +203,12 @@ class Tandem(Attached):
         self,
         tokens: Int[Array, "*batch seq"],
         hidden: Float[Array, "*batch depth seq d_primary"],
-        block_len: int | Int[Array, ""],
+        block_len: int | Int[Array, ""] = 2,
         offset: int | Int[Array, ""] = 0,
     ) -> Float[Array, "*batch seq vocab"]:
         """Teacher-forced logits: blocks start at `offset`, `offset + block_len`, ...; both may be traced.
 
-        Raises `BadInput` for a `block_len` below 1.
+        The paper trains with blocks of 2. Raises `BadInput` for a `block_len` below 1.
         """
         check_block_len(self, block_len)
         return self.read_blocks(tokens, hidden, block_starts(tokens.shape[-1], block_len, offset))[0]

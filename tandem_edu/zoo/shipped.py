@@ -42,11 +42,12 @@ class Pair:
     tandem_ce: Tandem
     """The same as a tandem, trained on the text alone."""
     tandem: Tandem
-    """The same as a tandem, trained to be like the primary."""
+    """The same as a tandem, trained to be like the primary. Both read its states 1, 4 and 8 and keep their
+    own history, which measured best."""
     mid_size: Transformer
     """Between secondary and primary (the paper's Otter)."""
     router: LearnedRouter
-    """For `tandem`."""
+    """For `tandem` with block_len=8."""
     card: dict[str, dict[str, Any]]
     """Where each of them comes from, by its name here."""
 

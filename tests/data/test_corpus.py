@@ -304,11 +304,13 @@ def test_an_empty_file(content, tmp_path):
         load_text(tmp_path)
 
 
-def test_a_file_too_short_to_split(tmp_path):
-    (tmp_path / "short.txt").write_text("x" * 1999)
-    message = r"at least 2,000 characters or two files, .* got 1,999 characters in one file"
-    with pytest.raises(BadInput, match=message):
-        load_text(tmp_path / "short.txt")
+def test_a_short_file_is_one_document(tmp_path):
+    text = "A line.\n\n" * 200
+    (tmp_path / "short.txt").write_text(text)
+    short = load_text(tmp_path / "short.txt")
+    assert short == text and short.documents == (text,)
+    with pytest.raises(BadInput, match="at least two different documents, got 1"):
+        short.train_valid()
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])

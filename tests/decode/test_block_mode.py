@@ -52,8 +52,18 @@ def test_blocks_are_those_of_the_slow_loop(name, block_len, free_token):
     summary = out.trace.summary()
     assert summary["accepted"] == summary["drafted"]
     assert summary["cycles"] == -(-NEW // block_len) and summary["emitted"] == NEW
-    # The last block ends where the text does, with a free token if there are any.
-    assert summary["drafted"] == NEW - free_token * summary["cycles"]
+    assert summary["drafted"] == NEW - free_token * (NEW // block_len)
+
+
+@pytest.mark.parametrize("free_token", [True, False])
+def test_a_shorter_text_is_the_beginning_of_a_longer_one(free_token):
+    """Where a block is cut short, its last token is the secondary's as it would have been."""
+    tandem = writer_drafters(64)["last-paper"]
+    write = lambda new: np.asarray(block_generate(writer(64), tandem, PROMPT, new, 4, free_token).tokens)
+    longest = write(12).tolist()
+    assert longest == slow_text(tandem, 4, free_token)[:12]
+    for new in (1, 3, 5, 6, 7, 8, 11):
+        assert write(new).tolist() == longest[:new]
 
 
 @pytest.mark.slow
@@ -68,8 +78,8 @@ def test_one_block_is_the_secondary_with_an_encoded_prompt():
     tandem, text = writer_drafters(64)["last-paper"], list(PROMPT)
     for _ in range(NEW):
         text.append(int(np.argmax(secondary_logits(tandem, text, len(PROMPT) - 1))))
-    for block_len in (NEW, 10_000):
-        out = block_generate(writer(64), tandem, PROMPT, NEW, block_len, free_token=False)
+    for block_len, free_token in ((NEW, False), (10_000, False), (NEW + 1, True)):
+        out = block_generate(writer(64), tandem, PROMPT, NEW, block_len, free_token)
         assert np.asarray(out.tokens).tolist() == text[len(PROMPT) :]
         assert out.trace.summary()["cycles"] == 1
 

@@ -52,6 +52,16 @@ def test_speculation_under_jit_and_vmap_equals_one_text_at_a_time(name):
     assert len(set(np.asarray(together.trace.cycles).tolist())) > 1
 
 
+@pytest.mark.parametrize("decode", [speculate, block_generate])
+def test_a_block_length_may_be_traced_under_a_bound_that_is_not(decode):
+    primary, drafter = writer(32), writer_drafters(32)["last-own"]
+    one = lambda block_len: decode(primary, drafter, PROMPTS[0], 20, block_len, max_block_len=4)
+    for block_len in (1, 3):
+        jax.tree.map(np.testing.assert_array_equal, jax.jit(one)(block_len), one(block_len))
+    with pytest.raises(BadInput, match="max_block_len of at least 1, got None: pass it"):
+        jax.jit(lambda block_len: decode(primary, drafter, PROMPTS[0], 20, block_len))(3)
+
+
 @pytest.mark.slow
 def test_generate_under_jit_and_vmap_equals_one_text_at_a_time():
     keys = jax.random.split(jax.random.key(0), 4)
