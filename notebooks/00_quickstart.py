@@ -15,7 +15,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/00_quickstart.ipynb)
 #
-# **Time:** about two minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
+# **Time:** about three minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
 #
 # **At the end you can**
 # * say what *primary*, *drafter* and *block* mean, and why drafting saves calls of the primary but never
@@ -48,7 +48,7 @@ from IPython.display import HTML, display
 import tandem_edu as te
 from tandem_edu import data, show
 from tandem_edu.show.panels import gamma_panel, gamma_view
-from tandem_edu.train import Objective, recipe, train
+from tandem_edu.train import Objective, recipe, train_together
 from tandem_edu.zoo import texts
 
 FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers, worse models
@@ -62,9 +62,9 @@ FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller 
 # %%
 pair = te.load_pair()
 parts = texts()
-tokens, valid = data.encode(pair.tokenizer, parts.train), data.encode(pair.tokenizer, parts.dev)
-print(f"{len(tokens):,} tokens to learn from, {len(valid):,} held out")
-print(data.token_strings(pair.tokenizer, valid[:24]))
+tokens, held_out = (data.encode(pair.tokenizer, part) for part in (parts.train, parts.dev))
+print(f"{len(tokens):,} tokens to learn from, {len(held_out):,} held out")
+print(data.token_strings(pair.tokenizer, held_out[:24]))
 
 # %% [markdown]
 # ## The primary
@@ -88,31 +88,12 @@ print(f"trained for {pair.card['primary']['recipe']['steps']:,} steps")
 # primary's, token for token; the drafter only changes how many calls it takes.
 #
 # A small model trained beside a primary is called its *secondary*. This one has a single layer, borrows the
-# primary's embedding and head (it "speaks its language") and learns by *distillation*: to copy the primary's
-# predictions rather than the text itself.
-
-# %%
-small = dataclasses.replace(primary.config, n_layers=1, n_kv_heads=8, d_ff=256, shared_vocab=True)
-secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
-copying = {
-    "steps": 20 if FAST else 300,
-    "learning_rate": 4e-3,
-    "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),),
-    "batch_size": 8,
-    "seq_len": 128,
-    "eval_windows": 32,
-}
-distilled, distilled_history = train(
-    secondary, recipe("distilled", **copying), tokens, valid, primary=primary
-)
-
-# %% [markdown]
-# ## Speculate
-# One held-out beginning, continued by the pair with blocks of γ = 4.
+# primary's embedding and head (it "speaks its language") and has learnt by *distillation*: to copy the
+# primary's predictions rather than the text itself. One held-out beginning, continued with blocks of γ = 4:
 
 # %%
 prompt = data.prompts(parts.dev, pair.tokenizer, length=40, count=1)[0]
-out = te.speculate(primary, distilled, prompt, max_new_tokens=80, block_len=4)
+out = te.speculate(primary, pair.distilled, prompt, max_new_tokens=80, block_len=4)
 display(
     HTML(show.legend() + show.token_view(pair.tokenizer, prompt, out, "Drafted by the distilled secondary"))
 )
@@ -122,97 +103,108 @@ display(
 # records every call, counts them; and the text is indeed what the primary writes alone:
 
 # %%
-summary = out.trace.summary()
 alone = te.generate(primary, prompt, max_new_tokens=80)
+summary = out.trace.summary()
 print(f"{summary['emitted']} tokens in {summary['cycles']} calls of the primary")
 print("the same text as the primary alone:", bool(np.array_equal(out.tokens, alone.tokens)))
 
 # %% [markdown]
-# ## Your turn: a tandem
+# ## A tandem
 # The drafter knows only tokens. The primary has already *understood* everything before the block, and
 # wrote what it understood into its *residual stream*, the vectors that its layers compute. A token of a
 # transformer looks at earlier ones through *keys* and *values* that are computed from such vectors (more in
 # notebook 02). In a **tandem**, the drafter's keys and values of everything before the current block are
 # computed from the primary's vectors; within the block, from its own.
 #
-# Train one. It starts as the same untrained secondary, sees the same text for as many steps and has the
-# same losses; besides, it has weights to look with: *projections* of the primary's vectors, and maps that
-# make keys and values of them. `layer_map` says after which of the primary's layers it reads those vectors:
-# `"last"` (here the last but one), `"middle"` (half-way up), or `"fused"` (a low, a middle and the top one
-# together). Try another one when you are through. (`own_history` lets it keep its own keys and values of
-# past blocks as well, beside the primary's.)
+# This one is the same small model, trained on the same text for as many steps. Besides, it has weights to
+# look with: *projections* of the primary's vectors, and maps that make keys and values of them.
 
 # %%
-layer_map = "middle"
-
-tandem = te.Tandem(secondary, primary.config, layer_map, own_history=True, key=jax.random.key(2))
-tandem_recipe = recipe("tandem-distil", block_lens=(2, 4, 8), **copying)
-tandem, tandem_history = train(tandem, tandem_recipe, tokens, valid, primary=primary)
-
-# %%
-show.loss_curves({"distilled secondary": distilled_history, "tandem": tandem_history})
+out = te.speculate(primary, pair.tandem, prompt, max_new_tokens=80, block_len=4)
+display(HTML(show.token_view(pair.tokenizer, prompt, out, "Drafted by the tandem")))
+summary = out.trace.summary()
+print(f"{summary['emitted']} tokens in {summary['cycles']} calls of the primary")
+print("the same text as the primary alone:", bool(np.array_equal(out.tokens, alone.tokens)))
 
 # %% [markdown]
 # ## Side by side
-# The same held-out beginnings, each drafter, several block lengths. Above, the text was *greedy*: always the
+# More held-out beginnings, each drafter, several block lengths. Above, the text was *greedy*: always the
 # likeliest token. Here each token is *sampled*, drawn with the probability the primary gives it, because
 # greedy text of small models often repeats itself, which flatters every drafter. Sampled speculative text
 # has exactly the primary's distribution.
 
 # %%
 prompts = data.prompts(parts.dev, pair.tokenizer, length=40, count=2 if FAST else 8)
-comparison = te.measure.compare(
-    primary,
-    {"distilled secondary": distilled, "tandem": tandem},
-    prompts,
-    max_new_tokens=64,
-    block_lens=(1, 2, 4, 8),
-    sampling=te.Sampling(temperature=1.0),
-    key=jax.random.key(3),
-    repetitions=2,
-    progress=True,
-)
-show.tokens_per_call(comparison)
-
-# %% [markdown]
-# The same in numbers. Both drafters have seen the same batches; only the tandem may look at the primary.
-
-# %%
-for name in comparison.drafters:
-    run = comparison.run(name, 4)
-    print(f"{name}: {run.summary['block_efficiency']:.2f} tokens per call of the primary at γ = 4")
-
-# %% [markdown]
-# So short a training is only a beginning. The toolkit ships the same two kinds of drafter, trained for
-# longer, with twice the text a step and another loss; the tandem there reads three of the primary's states
-# (`"fused"`). Again both saw the same batches. On the same beginnings:
-
-# %%
+sampled = {
+    "max_new_tokens": 64,
+    "sampling": te.Sampling(temperature=1.0),
+    "key": jax.random.key(3),
+    "repetitions": 1,
+}
 shipped = te.measure.compare(
     primary,
     {"distilled secondary": pair.distilled, "tandem": pair.tandem},
     prompts,
-    max_new_tokens=64,
-    block_lens=(4,),
-    sampling=te.Sampling(temperature=1.0),
-    key=jax.random.key(3),
-    repetitions=1,
+    block_lens=(1, 2, 4, 8),
+    progress=True,
+    **sampled,
 )
+show.tokens_per_call(shipped)
+
+# %% [markdown]
+# And token by token. Move the slider: a longer block gives more guesses a chance, but each further one is
+# less likely to be reached. Of a block's rejected guesses only the first is shown, struck out; those behind
+# it were thrown away unseen. (Without a running kernel you see γ = 4.)
+
+# %%
+display(HTML(gamma_view(shipped, pair.tokenizer, 4)))
+
+# %%
+gamma_panel(shipped, pair.tokenizer)
+
+# %% [markdown]
+# ## Your turn: train one
+# From random weights, on the same primary: a distilled secondary, and a tandem that begins as the same
+# secondary. Both see the same batches and have the same losses; they are trained side by side, so that the
+# primary reads each batch once for both.
+#
+# `layer_map` says after which of the primary's layers the tandem reads its vectors: `"last"` (here the last
+# but one), `"middle"` (half-way up), or `"fused"` (a low, a middle and the top one together, as the shipped
+# tandem does). Try another one when you are through. (`own_history` lets it keep its own keys and values of
+# past blocks as well, beside the primary's.)
+
+# %%
+layer_map = "middle"
+
+small = dataclasses.replace(primary.config, n_layers=1, n_kv_heads=8, d_ff=256, shared_vocab=True)
+secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
+tandem = te.Tandem(secondary, primary.config, layer_map, own_history=True, key=jax.random.key(2))
+copying = {
+    "steps": 20 if FAST else 800,
+    "learning_rate": 4e-3,
+    "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),),
+    "batch_size": 4,
+    "seq_len": 128,
+}
+models = {
+    "distilled secondary": (secondary, recipe("distilled", **copying)),
+    "tandem": (tandem, recipe("tandem-distil", block_lens=(2, 4, 8), **copying)),
+}
+trained = train_together(models, tokens, primary=primary)
+
+# %%
+yours = te.measure.compare(primary, trained, prompts, block_lens=(4,), **sampled)
 steps = pair.card["tandem"]["recipe"]["steps"]
-for name in shipped.drafters:
-    few, many = (found.run(name, 4).summary["block_efficiency"] for found in (comparison, shipped))
+for name in trained:
+    few, many = (found.run(name, 4).summary["block_efficiency"] for found in (yours, shipped))
     print(f"{name}: {few:.2f} tokens a call after {copying['steps']} steps, {many:.2f} after {steps:,}")
 
 # %% [markdown]
-# And token by token, of those trained here. Move the slider: a longer block gives more guesses a chance, but
-# each further one is less likely to be reached. Of a block's rejected guesses only the first is shown, struck
-# out; those behind it were thrown away unseen. (Without a running kernel you see γ = 4.)
+# So short a training is only a beginning: the shipped ones had many more steps, each of more text, and a
+# tandem has more to learn than its control. Where yours still fails, and where it does not:
 
 # %%
-display(HTML(gamma_view(comparison, pair.tokenizer, 4)))
-
-# %%
-gamma_panel(comparison, pair.tokenizer)
+display(HTML(gamma_view(yours, pair.tokenizer, 4)))
 
 # %% [markdown]
 # ## What you have seen
@@ -221,7 +213,8 @@ gamma_panel(comparison, pair.tokenizer)
 #   guess is still reached falls along the block. You have counted *calls*; whether they save seconds depends
 #   on what a draft and a longer read cost on your machine (notebooks 01 and 05).
 # * A **tandem** is a drafter that attends to the primary's representations. It has more to learn: compare its
-#   lead over the distilled secondary after the short training with that after the long one.
+#   lead over the distilled secondary after the short training with that after the long one, and remember
+#   that eight prompts leave something to chance.
 #
 # ## Questions
 # <details><summary>Why does the primary's own token come for free in every call?</summary>

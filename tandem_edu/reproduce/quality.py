@@ -51,7 +51,7 @@ def quality_table(pair: Pair, text: Corpus) -> Table:
         "In brackets: 95 % of 2,000 resamplings of the documents. The last two columns compare with the "
         "distilled secondary on the same documents; it is the same secondary with the same data, steps and "
         "losses; the tandem has the projections and the maps of keys and values through which it looks "
-        "besides (a secondary with as many weights: below, with the smaller one). All drafters start from "
+        "besides (a secondary with as many weights: below). All drafters start from "
         "random weights (the paper's from pretrained ones)."
     )
     return Table("quality", "Quality, and likeness to the primary", note, rows)
