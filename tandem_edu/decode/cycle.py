@@ -52,7 +52,7 @@ class Decoder(eqx.Module):
     adds_token: bool = eqx.field(static=True, default=True)
     """Whether the primary's own token is emitted after the kept drafts."""
     ends_with_own: bool = eqx.field(static=True, default=True)
-    """Whether that token is the text's last, or a draft may be, with which the text is full."""
+    """Whether room is left for that token at the text's end; else the last token may be a draft."""
 
 
 class State(eqx.Module):

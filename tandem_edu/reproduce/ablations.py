@@ -195,7 +195,8 @@ ABLATIONS: dict[str, Study] = {
             for rate in (RATE, RATE / 10)
             for kind, build in (("frozen", _tandem), ("trained", _joint))
         },
-        note="The paper: best of those tried with a frozen primary.",
+        note="The one that learns is a copy that only the tandem reads: agreement and TV are to the shipped "
+        "primary, so that drafting would take both. The paper: best of those tried with a frozen primary.",
     ),
     "deep-tandem": Study(
         "Deep tandem: one model cut in two, trained from nothing (the paper's appendix)",
