@@ -1,8 +1,8 @@
 """Models to compare the tandem with that the package has no room for: trained when they are asked for.
 
-"wider", a distilled secondary with as many weights as the tandem; "deeper", a mid-size model that is about as
-good as it. Each is trained as long as the shipped pair, by the same recipe, half an hour on two cores, and
-keeps its checkpoint.
+"wider", a distilled secondary with as many weights as the tandem; "deeper", a mid-size model of more layers,
+to come nearer to its quality. Each is trained as long as the shipped pair, by the same recipe, and keeps its
+checkpoint.
 """
 
 from pathlib import Path

@@ -43,7 +43,7 @@ class Pair:
     """The same as a tandem, trained on the text alone."""
     tandem: Tandem
     """The same as a tandem, trained to be like the primary. Both read its states 1, 4 and 8 and keep their
-    own history, which measured best."""
+    own history."""
     mid_size: Transformer
     """Between secondary and primary (the paper's Otter)."""
     router: LearnedRouter

@@ -24,7 +24,7 @@ from tandem_edu.decode import (
     speculate,
 )
 from tandem_edu.decode.drafters import as_drafter
-from tandem_edu.decode.routers import identify
+from tandem_edu.decode.routers import check_router, identify
 from tandem_edu.errors import BadInput
 
 PROMPTS = jnp.asarray(np.random.default_rng(3).integers(0, 48, (4, 5)), jnp.int32)
@@ -60,6 +60,15 @@ def test_a_block_length_may_be_traced_under_a_bound_that_is_not(decode):
         jax.tree.map(np.testing.assert_array_equal, jax.jit(one)(block_len), one(block_len))
     with pytest.raises(BadInput, match="max_block_len of at least 1, got None: pass it"):
         jax.jit(lambda block_len: decode(primary, drafter, PROMPTS[0], 20, block_len))(3)
+
+
+def test_a_learned_router_does_not_look_at_a_traced_block_length():
+    drafter = as_drafter(writer_drafters(32)["plain"], writer(32))
+    router = LearnedRouter(0, (identify(drafter), 4), key=jax.random.key(0))
+    check = lambda block_len: check_router(router, drafter, block_len) or block_len
+    assert int(jax.jit(check)(3)) == 3
+    with pytest.raises(BadInput, match="trained with block_len=3"):
+        check(3)
 
 
 @pytest.mark.slow
