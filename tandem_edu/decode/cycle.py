@@ -11,8 +11,8 @@ With `n` tokens of text of which the primary has read all but the last (the *pen
 
 γ is a traced value under a static γ_max, so a sweep over γ compiles once; the primary always reads
 γ_max + 1 tokens, and what lies beyond γ + 1 of them is never looked at. (Reading only as many as were
-drafted, by `lax.switch` over the widths, was tried: the state that goes through it is copied, so that on a
-CPU adaptive blocks of up to 4 drafts came out a sixth slower, and compiling takes four times as long.)
+drafted, by `lax.switch` over the widths, was tried: the state that goes through it is copied, which costs a
+CPU more than short blocks save, and each width is one more program to compile.)
 
 In a batch every row is at a place of its own in its own text. A row that is done goes on computing
 beside the others, and nothing of that is kept.
