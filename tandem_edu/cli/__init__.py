@@ -91,8 +91,8 @@ def _add_reproduce(command: argparse.ArgumentParser) -> None:
         metavar="STAGE",
         default=["quality", "decoding", "weights", "adaptive", "standalone"],
         help="what to measure; also zoo, which trains the pair anew, and the ablations: states, "
-        "states-longer, heads, readers, history, vocabulary, loss, blocks-in-training, size, frozen, "
-        "deep-tandem, block-prediction",
+        "states-longer, heads, readers, history, vocabulary, loss, own-text, blocks-in-training, size, "
+        "frozen, deep-tandem, block-prediction",
     )
     command.add_argument("--out", default="results", metavar="FOLDER", help="where the tables go")
     command.add_argument("--work", default="runs", metavar="FOLDER", help="where trainings keep checkpoints")

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from tandem_edu import data
-from tandem_edu.decode import block_generate, generate
+from tandem_edu.decode import Sampling, block_generate, generate
+from tandem_edu.files import written_whole
 from tandem_edu.measure import Interval, interleaved
 from tandem_edu.model import BlockPrediction, CrossAttending, Eagle, Joint, Tandem, Transformer
 from tandem_edu.model.weights import Model
@@ -29,6 +31,8 @@ STEPS, LONGER, RATE = 500, 2_000, 3e-3
 WINDOWS = 8
 """Of a document, at most."""
 MIXED = (2, 4, 8)
+OWN_TEXTS, OWN_LENGTH = 2_048, 208
+"""What the primary writes to be learned from: so many texts, so many tokens each after a file's beginning."""
 HALF = dataclasses.replace(PRIMARY, n_layers=PRIMARY.n_layers // 2)
 
 
@@ -39,6 +43,8 @@ class Variant(NamedTuple):
     objective: Objective = LIKENESS
     block_lens: tuple[int, ...] = MIXED
     learning_rate: float = RATE
+    own_text: bool = False
+    """Trained on what the primary writes (`own_text`) instead of the files."""
 
 
 class Study(NamedTuple):
@@ -166,6 +172,16 @@ ABLATIONS: dict[str, Study] = {
         },
         note="The paper: cross-entropy first, then CE + 0.5 KL.",
     ),
+    "own-text": Study(
+        "The files, or what the primary itself writes",
+        {
+            f"{kind}, {text}": Variant(build, block_lens=block_lens, own_text=own)
+            for own, text in ((False, "files"), (True, "the primary's own text"))
+            for kind, build, block_lens in (("distilled", _secondary, ()), ("tandem", _tandem, MIXED))
+        },
+        note="Its own text is sampled at temperature 1 after beginnings of the training files, which precede "
+        "it. The paper trains on files.",
+    ),
     "blocks-in-training": Study(
         "Block length in training",
         {
@@ -228,10 +244,17 @@ def ablation_table(
 ) -> Table:
     """Train the variants of one study (resumable in `folder`) and measure them on the test part."""
     title, variants, steps, besides = ABLATIONS[name]
-    tokens = data.encode(pair.tokenizer, parts.train)
     units = [windows[:WINDOWS] for windows in document_windows(pair.tokenizer, parts.test)]
-    models = {label: (variant.build(pair), settings(variant, steps)) for label, variant in variants.items()}
-    trained = train_together(models, tokens, primary=pair.primary, folder=folder / name)
+    trained: dict[str, Model] = {}
+    for own in dict.fromkeys(variant.own_text for variant in variants.values()):
+        place = folder / name / "own" if own else folder / name
+        tokens = own_text(pair, parts, place) if own else data.encode(pair.tokenizer, parts.train)
+        models = {
+            label: (variant.build(pair), settings(variant, steps))
+            for label, variant in variants.items()
+            if variant.own_text == own
+        }
+        trained |= train_together(models, tokens, primary=pair.primary, folder=place)
     rows = []
     speeds = _speeds(trained, pair, parts) if name == "deep-tandem" else {}
     for label, model in trained.items():
@@ -247,6 +270,23 @@ def ablation_table(
     if speeds:
         note += " Speeds: 128 greedy tokens after prompts of 48; in brackets the quartiles of the rounds."
     return Table(name, title, f"{note} {besides}".strip(), rows)
+
+
+def own_text(pair: Pair, parts: Texts, folder: Path) -> np.ndarray:
+    """Texts sampled from the primary, each behind the beginning of a file that it goes on from.
+
+    Kept in `folder`, because writing them takes some minutes.
+    """
+    path = folder / "text.npy"
+    if not path.exists():
+        prompts, rows = data.prompts(parts.train, pair.tokenizer, LENGTH, OWN_TEXTS), []
+        for start in range(0, OWN_TEXTS, 64):
+            some, key = prompts[start : start + 64], jax.random.fold_in(jax.random.key(SEED), start)
+            out = generate(pair.primary, some, OWN_LENGTH, Sampling(temperature=1.0), key)
+            rows += [np.concatenate([some, np.asarray(out.tokens)], axis=1).reshape(-1)]
+        with written_whole(path) as part, part.open("wb") as file:
+            np.save(file, np.concatenate(rows).astype(np.int32), allow_pickle=False)
+    return np.load(path, allow_pickle=False)
 
 
 def _speeds(trained: Mapping[str, Model], pair: Pair, parts: Texts) -> dict[str, Interval]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tandem_edu.model.weights import Model
 from tandem_edu.reproduce.decoding import MODES, SHOWN, accepted, accepted_ratio, counted_drafts, fastest
 from tandem_edu.reproduce.plan import WIDER
 from tandem_edu.reproduce.prompts import prompts_of_kinds
@@ -16,6 +17,8 @@ from tandem_edu.zoo.split import Texts
 BLOCK_LEN = 2
 """At which the tandem is judged teacher-forced: the paper's."""
 SCORES = {"same likeliest token as the primary": 2, "TV distance to the primary": 3}
+NAME = f"distilled, d_ff {WIDER.d_ff}"
+Rows = list[dict[str, Any]]
 
 
 def weights_table(
@@ -25,42 +28,29 @@ def weights_table(
 
     The wider one is trained first (`rival`). Prompts as for the tables of decoding.
     """
-    wider = f"distilled, d_ff {WIDER.d_ff}"
     drafters = {
         "distilled": pair.distilled,
-        wider: rival("wider", pair, parts, folder),
+        NAME: rival("wider", pair, parts, folder),
         "tandem": pair.tandem,
     }
-    row = lambda measure, cells, against: {"": measure, **cells, f"tandem / {wider}": against}
     say("  likeness")
-    units = document_windows(pair.tokenizer, parts.test)
-    scores = {
-        name: document_scores(model, units, pair.primary, BLOCK_LEN if name == "tandem" else 1)
-        for name, model in drafters.items()
-    }
-    rows: list[dict[str, Any]] = [
-        row(
-            measure,
-            {name: of(found, score) for name, found in scores.items()},
-            ratio(scores["tandem"], scores[wider], score),
-        )
-        for measure, score in SCORES.items()
-    ]
+    rows = _likeness(pair, parts, drafters)
     timed_count = max(2, count // 3)
     chosen = prompts_of_kinds(pair.tokenizer, parts, "dev", timed_count)
-    clock = []
+    clock: Rows = []
     for kind, prompts in prompts_of_kinds(pair.tokenizer, parts, "test", count).items():
         for mode, sampling in MODES.items():
-            say(f"  {kind}, {mode}")
+            where = f"{kind}, {mode}"
+            say(f"  {where}")
             counted = counted_drafts(pair.primary, drafters, prompts, sampling)
             runs = {name: counted.run(name, SHOWN) for name in drafters}
             cells = {name: accepted(run) for name, run in runs.items()}
-            against = accepted_ratio(runs["tandem"], runs[wider])
-            rows.append(row(f"drafts accepted of {SHOWN}, {kind}, {mode}", cells, against))
+            against = accepted_ratio(runs["tandem"], runs[NAME])
+            rows.append(_row(f"drafts accepted of {SHOWN}, {where}", cells, against))
             best = fastest(pair.primary, drafters, chosen[kind], prompts[:timed_count], sampling)
             cells = {name: quartiles(run.speedup) for name, run in best.items()}
-            against = quartiles(best[wider].seconds / best["tandem"].seconds)
-            clock.append(row(f"times as fast as the primary alone, {kind}, {mode}", cells, against))
+            against = quartiles(best[NAME].seconds / best["tandem"].seconds)
+            clock.append(_row(f"times as fast as the primary alone, {where}", cells, against))
     note = (
         f"The tandem has weights to look with that the distilled secondary has not. Here is one that has as "
         f"many, in its SwiGLU (d_ff {WIDER.d_ff}), trained as the shipped ones were and as long; it does not "
@@ -70,3 +60,24 @@ def weights_table(
         f"quartiles of the rounds."
     )
     return Table("weights", "A control with as many weights as the tandem", note, [*rows, *clock])
+
+
+def _likeness(pair: Pair, parts: Texts, drafters: dict[str, Model]) -> Rows:
+    """Teacher-forced, a row per score."""
+    units = document_windows(pair.tokenizer, parts.test)
+    scores = {
+        name: document_scores(model, units, pair.primary, BLOCK_LEN if name == "tandem" else 1)
+        for name, model in drafters.items()
+    }
+    return [
+        _row(
+            measure,
+            {name: of(found, score) for name, found in scores.items()},
+            ratio(scores["tandem"], scores[NAME], score),
+        )
+        for measure, score in SCORES.items()
+    ]
+
+
+def _row(measure: str, cells: dict[str, Any], against: Any) -> dict[str, Any]:
+    return {"": measure, **cells, f"tandem / {NAME}": against}

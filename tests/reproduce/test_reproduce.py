@@ -236,7 +236,7 @@ def test_every_ablation_has_a_control_that_differs_in_one_thing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", ["readers", "frozen", "deep-tandem", "block-prediction"])
+@pytest.mark.parametrize("study", ["readers", "own-text", "deep-tandem", "block-prediction"])
 def test_a_study_trains_its_variants_side_by_side(study, pair, parts, monkeypatch, tmp_path):
     small = pair.secondary.config
     config = dataclasses.replace(pair.primary.config, n_layers=8)
@@ -244,6 +244,7 @@ def test_a_study_trains_its_variants_side_by_side(study, pair, parts, monkeypatc
     sizes = {"PRIMARY": config, "SECONDARY": small, "HALF": dataclasses.replace(config, n_layers=4)}
     for name, value in sizes.items():
         monkeypatch.setattr(ablations, name, value)
+    monkeypatch.setattr(ablations, "OWN_TEXTS", 20)
     monkeypatch.setitem(ABLATIONS, study, ABLATIONS[study]._replace(steps=2))
     deep = Pair(**{**vars(pair), "primary": primary})
     table = ablations.ablation_table(study, deep, parts, tmp_path, say=lambda _: None)
