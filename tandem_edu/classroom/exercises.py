@@ -15,7 +15,10 @@ from tandem_edu.errors import require
 
 
 def read_time(weights, tokens, peak, bandwidth, bytes_per_weight):
-    """Seconds to read so many tokens at once, by the roofline."""
+    """Seconds to read so many tokens at once, by the roofline.
+
+    `peak` is in operations a second, `bandwidth` in bytes a second.
+    """
     return max(weights * bytes_per_weight / bandwidth, 2 * weights * tokens / peak)
 
 
@@ -42,7 +45,10 @@ def total_variation(p, q):
 
 
 def distillation_loss(primary_logits, logits, target, weight):
-    """Cross-entropy to the target plus weight · KL(primary ‖ model), at one position."""
+    """Cross-entropy to the target plus weight · KL(primary ‖ model), at one position.
+
+    Logits may be large: subtract the largest before exp.
+    """
     log_p, log_q = (x - np.log(np.exp(x - x.max()).sum()) - x.max() for x in (primary_logits, logits))
     return -log_q[target] + weight * (np.exp(log_p) * (log_p - log_q)).sum()
 
@@ -75,7 +81,7 @@ def tokens_per_call(acceptance):
 
 def best_block_len(alpha, draft_cost, verify_cost):
     """The fastest γ in 1 .. len(verify_cost), where verify_cost[γ - 1] is v(γ) and every draft is accepted
-    with probability alpha.
+    with probability alpha. draft_cost is c; costs are in decoding steps of the primary.
     """
     speeds = [
         tokens_per_call([alpha] * gamma) / (verify + gamma * draft_cost)
@@ -215,8 +221,8 @@ EXERCISES: dict[str, Exercise] = {
                     "tokens / (v(γ) + γ c)",
                     2,
                 ),
-                Case("poor drafts", (0.3, 0.1, [1.2, 1.5, 1.8, 2.1]), "more drafts, more waste"),
-                Case("a step in v", (0.7, 0.05, [1.0, 1.0, 1.0, 2.5, 2.5]), "v is measured, not a line"),
+                Case("dearer drafts", (0.7, 0.15, [1.1, 1.3, 1.5, 1.7, 1.9, 2.1]), "each draft costs c"),
+                Case("poor ones", (0.6, 0.2, [1.1, 1.2, 1.3, 1.4, 1.5, 1.6]), "1 + α + ... + α^γ tokens"),
             ),
             "05_block_sizes_and_speedups",
         ),
