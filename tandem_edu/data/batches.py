@@ -73,20 +73,22 @@ class Batches:
 
 
 def windows(tokens: np.ndarray, seq_len: int, limit: int | None = None) -> np.ndarray:
-    """Consecutive windows, int32[n, seq_len + 1]; `limit` keeps the first so many.
+    """Consecutive windows, int32[n, seq_len + 1]; `limit` keeps so many, spread evenly over the text.
 
     Neighbours share one token, the last target of one and the first input of the next, so each
     target is counted exactly once. Up to `seq_len - 1` tokens at the end are left over.
 
     >>> windows(np.arange(8), seq_len=3).tolist()
     [[0, 1, 2, 3], [3, 4, 5, 6]]
+    >>> windows(np.arange(13), seq_len=3, limit=2).tolist()
+    [[0, 1, 2, 3], [6, 7, 8, 9]]
     """
     at_least(1, seq_len, "seq_len", _WHOLE)
     at_least(1, 1 if limit is None else limit, "limit", _WHOLE)
     _check_tokens(tokens, seq_len)
     count = (len(tokens) - 1) // seq_len
-    count = count if limit is None else min(count, limit)
-    return _gather(tokens, np.arange(count) * seq_len, seq_len)
+    kept = count if limit is None else min(count, limit)
+    return _gather(tokens, np.arange(kept) * count // kept * seq_len, seq_len)
 
 
 def prompts(

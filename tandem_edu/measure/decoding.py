@@ -84,6 +84,16 @@ class Comparison:
         """The drafter's run of the highest median speedup."""
         return max(self.of(drafter), key=lambda run: float(np.median(run.speedup)))
 
+    def typical_prompt(self, block_len: int, tokens: int) -> int:
+        """Which prompt's first `tokens` new ones took the drafters most nearly their mean number of calls."""
+        away = np.zeros(len(self.prompts))
+        for run in (self.run(drafter, block_len) for drafter in self.drafters):
+            for i, out in enumerate(run.outputs):
+                emitted = np.array([row["emitted"] for row in out.trace.rows()])
+                calls = np.sum(np.cumsum(emitted) - emitted < tokens)
+                away[i] += abs(calls - tokens / run.summary["block_efficiency"])
+        return int(np.argmin(away))
+
     def table(self) -> list[dict[str, Any]]:
         """One JSON-able row a run."""
         return [_row(run) for run in self.runs]
@@ -106,7 +116,7 @@ def compare(
 
     Prompt i is continued with the key `jax.random.fold_in(key, i)`, whatever the drafter. With
     `num_samples` each request is for so many continuations. `how` goes to `speculate`:
-    `verification="block"`, or a `router`.
+    `verification="block"`, a `router`, or a `max_block_len` for all, where each γ has its own otherwise.
 
     Raises `BadInput` for no drafter, no prompt or no block length, and whatever `speculate` raises.
     """
@@ -138,7 +148,8 @@ ALONE = "primary alone"
 
 def speculating(primary: Transformer, drafter: Any, block_len: int, **how: Any) -> Callable[..., Output]:
     """`speculate` for `decoded_in_turns`, in a program of its own: the primary reads γ + 1 tokens a call."""
-    return partial(speculate, primary, drafter, block_len=block_len, max_block_len=block_len, **how)
+    how.setdefault("max_block_len", block_len)
+    return partial(speculate, primary, drafter, block_len=block_len, **how)
 
 
 def decoded_in_turns(

@@ -43,8 +43,10 @@ def frequencies(expected: np.ndarray, observed: Mapping[str, np.ndarray], string
     figure, axes = canvas("What was drawn, and what should have been", "token", "share", 7.2, 3.6)
     x, told = np.arange(len(strings)), []
     axes.bar(x, expected, color="#dddddd", edgecolor="#777777", label="p, exactly")
-    for (name, shares), (colour, marker, _) in zip(observed.items(), series(observed), strict=True):
-        axes.plot(x, shares, color=colour, marker=marker, linestyle="none", label=untypeset(name))
+    asides = 0.12 * (np.arange(len(observed)) - (len(observed) - 1) / 2)  # that no mark hides another
+    for (name, shares), aside, style in zip(observed.items(), asides, series(observed), strict=True):
+        colour, marker, _ = style
+        axes.plot(x + aside, shares, color=colour, marker=marker, linestyle="none", label=untypeset(name))
         told.append(f"{name} {', '.join(f'{share:.1%}' for share in shares)}")
     labels = [label_of(string) for string in strings]
     turned = {"rotation": 45, "ha": "right"} if max(map(len, labels)) > 3 else {}

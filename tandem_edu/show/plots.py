@@ -60,7 +60,7 @@ def _bars(axes, heights, solid, label: str, style, index: int, count: int) -> No
     bars = axes.bar(x, heights, width, color=style[0], label=label, hatch=HATCHES[index % len(HATCHES)])
     for bar, enough in zip(bars, solid, strict=True):
         bar.set_alpha(None if enough else 0.35)
-    axes.bar_label(bars, [f"{alpha:.0%}" for alpha in heights], fontsize=9, padding=1)
+    axes.bar_label(bars, [f"{100 * alpha:.0f}" for alpha in heights], fontsize=9, padding=1)
 
 
 def _lines(axes, heights, solid, label: str, style, index: int, count: int) -> None:
@@ -84,14 +84,13 @@ def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
         told.append(f"{drafter} {', '.join(f'{height:.2f}' for height in heights)}")
         top = max(top, *heights)
     _mark(axes, mark)
-    several = len(comparison.drafters) > 3
-    top = (1.35 if several else 1.15) * top + 0.1
+    top = 1.05 * top + 0.1
     ceiling = [block_len + 1 for block_len in comparison.block_lens]
     if ceiling[0] < top:  # else it is out of the picture
         axes.plot(comparison.block_lens, ceiling, color="#777777", lw=1, ls=":", label="all accepted")
     axes.set_ylim(0.9, top)
     axes.set_xticks(comparison.block_lens)
-    legend(axes, loc="upper left", ncols=2 if several else 1)
+    legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
     gammas = ", ".join(map(str, comparison.block_lens))
     return Picture(figure, f"Line chart of tokens per primary call at γ = {gammas}: {'; '.join(told)}.")
 
@@ -106,7 +105,8 @@ def speedups(comparison: Comparison, mark: int | None = None) -> Picture:
         zip(comparison.drafters, series(comparison.drafters), strict=True)
     ):
         runs = comparison.of(drafter)
-        _line_with_spread(axes, runs, 0.1 * (index - middle), style, untypeset(drafter))
+        aside = 0.3 / len(comparison.drafters) * (index - middle)
+        _line_with_spread(axes, runs, aside, style, untypeset(drafter))
         told.append(f"{drafter} {', '.join(f'{spread(run.speedup)[0]:.2f}' for run in runs)}")
     _mark(axes, mark)
     axes.set_ylim(bottom=0)
@@ -187,10 +187,17 @@ def quality_against_time(cross_entropy: Mapping[str, float], milliseconds: Mappi
         colour, marker = (GREEN, "o") if name in tandems else (colour, marker)
         x, y = milliseconds[name], cross_entropy[name]
         axes.plot(x, y, color=colour, marker=marker, linestyle="none", markersize=9)
-        axes.annotate(untypeset(name), (x, y), (8, 4), textcoords="offset points", fontsize=9)
+        at = (-8, -4, "right", "top") if name in tandems else (8, 4, "left", "bottom")  # beside their line
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        label = axes.annotate(
+            untypeset(name), (x, y), at[:2], textcoords="offset points", fontsize=9, bbox=box
+        )
+        label.set(ha=at[2], va=at[3])
     if "primary" in cross_entropy:
-        for line, at in ((axes.axvline, milliseconds["primary"]), (axes.axhline, cross_entropy["primary"])):
-            line(at, color="#777777", linewidth=1, linestyle=":")
+        dotted = {"color": "#777777", "linewidth": 1, "linestyle": ":", "zorder": 0}
+        axes.axvline(milliseconds["primary"], label="the primary's", **dotted)
+        axes.axhline(cross_entropy["primary"], **dotted)
+        legend(axes, loc="upper right")
     axes.margins(x=0.25, y=0.15)
     axes.set_xlim(left=0)
     told = (f"{name} {milliseconds[name]:.2f} ms, {loss:.2f}" for name, loss in cross_entropy.items())

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tandem_edu.measure import Comparison, spread
+from tandem_edu.measure import Comparison, Run, spread
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -14,17 +14,22 @@ def decoding_rows(comparison: Comparison, block_lens: Sequence[int] | None = Non
     rows = [_alone(comparison)] if block_lens is None else []
     for run in comparison.runs:
         if block_lens is None or run.block_len in block_lens:
-            median, low, high = spread(run.speedup)
             row = {
                 "drafter": run.drafter,
                 "γ": str(run.block_len),
                 "tokens per primary call": f"{run.summary['block_efficiency']:.2f}",
                 "drafts accepted per call": f"{run.summary['mean_accepted']:.2f}",
                 "first draft accepted": _share(next(iter(run.summary["acceptance_by_position"]), None)),
-                "speedup (quartiles)": f"{median:.2f} ({low:.2f} to {high:.2f})",
+                "times as fast (quartiles)": _speedup(run),
             }
             rows.append(row)
     return rows
+
+
+def _speedup(run: Run) -> str:
+    """One round has no quartiles."""
+    median, low, high = spread(run.speedup)
+    return f"{median:.2f} ({low:.2f} to {high:.2f})" if len(run.speedup) > 1 else f"{median:.2f} (one round)"
 
 
 def html_table(rows: Rows, caption: str, folded: bool = False) -> str:
@@ -74,7 +79,7 @@ def _alone(comparison: Comparison) -> dict[str, str]:
         "tokens per primary call": "1.00",
         "drafts accepted per call": "–",
         "first draft accepted": "–",
-        "speedup (quartiles)": "1.00",
+        "times as fast (quartiles)": "1.00",
     }
 
 

@@ -54,6 +54,17 @@ def test_efficiency_follows_from_acceptance_where_no_block_is_cut(tiny_primary):
     assert summary["block_efficiency"] == tokens_per_call([1.0, 1.0, 1.0]) == 4.0
 
 
+def test_the_typical_prompt_takes_as_many_calls_as_the_mean(tiny_primary, tiny_secondary):
+    drafters = {"self": tiny_primary, "plain": tiny_secondary}
+    prompts = [np.arange(start, start + 3, dtype=np.int32) for start in range(8)]
+    found = compare(tiny_primary, drafters, prompts, 12, block_lens=(3,), repetitions=1)
+    calls = {run.drafter: [int(out.trace.cycles) for out in run.outputs] for run in found.runs}
+    assert len(set(calls["plain"])) > 1, "texts that differ, or nothing is chosen"
+    mean = 12 / found.run("plain", 3).summary["block_efficiency"]  # of "self" all take three
+    nearest = min(range(8), key=lambda i: abs(calls["plain"][i] - mean))
+    assert found.typical_prompt(3, tokens=12) == nearest
+
+
 def test_each_prompt_is_sampled_with_a_key_of_its_own(tiny_primary, tiny_secondary):
     """The same numbers for all would make texts alike, and the intervals over them too narrow."""
     prompts, key, how = [PROMPTS[0]] * 2, jax.random.key(0), Sampling(temperature=1.0)

@@ -58,5 +58,6 @@ def _texts(comparison: Comparison, tokenizer: Tokenizer, block_len: int, prompt:
 def _pictures(comparison: Comparison, block_len: int) -> str:
     """All prompts together: what is drawn takes longest, so a panel draws it once for each γ."""
     table = html_table(decoding_rows(comparison, [block_len]), f"All prompts, γ = {block_len}")
-    picture = tokens_per_call(comparison, block_len).html()
+    several = len(comparison.block_lens) > 1  # else there is no line to draw
+    picture = tokens_per_call(comparison, block_len).html() if several else ""
     return picture + table + acceptance_view(comparison, block_len)

@@ -39,5 +39,5 @@ def _row(one: Threshold, chosen: bool) -> dict[str, str]:
         "accepted": f"{one.accepted:.2f}",
         "wasted": f"{one.wasted:.0%}",
         "tokens per call": f"{one.tokens_per_call:.2f}",
-        "speedup (quartiles)": f"{median:.2f} ({low:.2f} to {high:.2f})",
+        "times as fast (quartiles)": f"{median:.2f} ({low:.2f} to {high:.2f})",
     }
