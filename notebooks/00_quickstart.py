@@ -21,7 +21,7 @@
 # * say what *primary*, *drafter* and *block* mean, and why drafting saves calls of the primary but never
 #   changes what it writes;
 # * read off which drafted tokens were accepted, and what the block length γ does to that;
-# * train a *tandem*: a drafter that attends to the primary's own representations.
+# * train a *tandem*: a drafter that looks at what the primary has understood.
 #
 # You need: nothing but a little Python.
 
@@ -82,14 +82,17 @@ print(f"trained for {pair.card['primary']['recipe']['steps']:,} steps")
 # %% [markdown]
 # ## A drafter
 # Writing is slow because each new token needs a whole call of the primary. So let a small model, the
-# *drafter*, guess a *block* of γ tokens ahead, one cheap step each. Then the primary reads the whole block
-# in **one** call and keeps the guesses that are what it would have written itself. From the first wrong
-# guess on, the block is thrown away, and the primary's own token takes its place. The text is the
-# primary's, token for token; the drafter only changes how many calls it takes.
+# *drafter*, guess a *block* of γ tokens ahead, one cheap step each. Then the primary reads the whole block in
+# **one** call and keeps the guesses that are what it would have written itself. From the first wrong guess
+# on, the block is thrown away, and the primary's own token takes its place. Here that is always its likeliest
+# one (*greedy* decoding), so the text is the primary's, token for token; the drafter only changes how many
+# calls it takes.
 #
 # A small model trained beside a primary is called its *secondary*. This one has a single layer, borrows the
-# primary's embedding and head (it "speaks its language") and has learnt by *distillation*: to copy the
-# primary's predictions rather than the text itself. One held-out beginning, continued with blocks of γ = 4:
+# primary's *embedding* (a vector for each token) and *head* (a score for each token, out of a vector), and
+# has learnt by *distillation*: to copy the primary's predictions rather than the text itself. One held-out
+# beginning, continued with blocks of γ = 4. Of a block's rejected guesses only the first is shown, struck
+# out: the primary read those behind it too, but behind a wrong token, so they went unjudged.
 
 # %%
 prompt = data.prompts(parts.dev, pair.tokenizer, length=40, count=1)[0]
@@ -99,8 +102,8 @@ display(
 )
 
 # %% [markdown]
-# Each call of the primary yields the accepted drafts and one token of its own. The output's *trace*, which
-# records every call, counts them; and the text is indeed what the primary writes alone:
+# Each call of the primary yields the accepted drafts and one token of its own. The output's *trace* records
+# every call after the one that read the prompt; and the text is indeed what the primary writes alone:
 
 # %%
 alone = te.generate(primary, prompt, max_new_tokens=80)
@@ -110,14 +113,15 @@ print("the same text as the primary alone:", bool(np.array_equal(out.tokens, alo
 
 # %% [markdown]
 # ## A tandem
-# The drafter knows only tokens. The primary has already *understood* everything before the block, and
-# wrote what it understood into its *residual stream*, the vectors that its layers compute. A token of a
-# transformer looks at earlier ones through *keys* and *values* that are computed from such vectors (more in
-# notebook 02). In a **tandem**, the drafter's keys and values of everything before the current block are
-# computed from the primary's vectors; within the block, from its own.
+# The drafter knows only tokens. The primary has already *understood* everything before the block, and wrote
+# what it understood into its *residual stream*, the vectors that its layers compute. A token of a transformer
+# looks at earlier ones (*attends* to them) through *keys* and *values* that are computed from such vectors
+# (more in notebook 02). In a **tandem**, the drafter's keys and values of everything before the current block
+# are computed from the primary's vectors; within the block, from its own.
 #
 # This one is the same small model, trained on the same text for as many steps. Besides, it has weights to
-# look with: *projections* of the primary's vectors, and maps that make keys and values of them.
+# look with: *projections* of the primary's vectors, and maps that make keys and values of them. (What the
+# drafter itself made of the past it keeps as well, beside the primary's: `own_history`.)
 
 # %%
 out = te.speculate(primary, pair.tandem, prompt, max_new_tokens=80, block_len=4)
@@ -128,10 +132,14 @@ print("the same text as the primary alone:", bool(np.array_equal(out.tokens, alo
 
 # %% [markdown]
 # ## Side by side
-# More held-out beginnings, each drafter, several block lengths. Above, the text was *greedy*: always the
-# likeliest token. Here each token is *sampled*, drawn with the probability the primary gives it, because
-# greedy text of small models often repeats itself, which flatters every drafter. Sampled speculative text
-# has exactly the primary's distribution.
+# More held-out beginnings, each drafter, several block lengths. Above, the text was greedy. Here each token
+# is *sampled*, drawn with the probability the primary gives it, because greedy text of small models often
+# repeats itself, which flatters every drafter. So the texts below differ from each other, and from what the
+# primary alone would draw; what is the same is their *distribution*, exactly. How a drawn guess is judged for
+# that, notebook 04 shows.
+#
+# Tokens per call: all that came out, the primary's own included, over all calls after the prompts were read.
+# (A text's last block may be cut short.)
 
 # %%
 prompts = data.prompts(parts.dev, pair.tokenizer, length=40, count=2 if FAST else 8)
@@ -153,8 +161,12 @@ show.tokens_per_call(shipped)
 
 # %% [markdown]
 # And token by token. Move the slider: a longer block gives more guesses a chance, but each further one is
-# less likely to be reached. Of a block's rejected guesses only the first is shown, struck out; those behind
-# it were thrown away unseen. (Without a running kernel you see γ = 4.)
+# less likely to be reached. (Without a running kernel you see γ = 4.)
+#
+# The table's last column is *time*: the primary alone ÷ with the drafter. Below 1 the drafter costs more than
+# it saves; notebook 05 says why that happens, and where. The last picture counts only drafts that were
+# *reached*: mostly easy stretches, and few, so its bars may rise along the block. Compare position 1, where
+# both are asked every time.
 
 # %%
 display(HTML(gamma_view(shipped, pair.tokenizer, 4)))
@@ -165,13 +177,13 @@ gamma_panel(shipped, pair.tokenizer)
 # %% [markdown]
 # ## Your turn: train one
 # From random weights, on the same primary: a distilled secondary, and a tandem that begins as the same
-# secondary. Both see the same batches and have the same losses; they are trained side by side, so that the
-# primary reads each batch once for both.
+# secondary. Both see the same *batches* (some windows of the text at each step) and have the same *losses*
+# (what training makes small); they are trained side by side, so that the primary reads each batch once for
+# both.
 #
 # `layer_map` says after which of the primary's layers the tandem reads its vectors: `"last"` (here the last
 # but one), `"middle"` (half-way up), or `"fused"` (a low, a middle and the top one together, as the shipped
-# tandem does). Try another one when you are through. (`own_history` lets it keep its own keys and values of
-# past blocks as well, beside the primary's.)
+# tandem does). Try another one when you are through.
 
 # %%
 layer_map = "middle"
@@ -182,13 +194,13 @@ tandem = te.Tandem(secondary, primary.config, layer_map, own_history=True, key=j
 copying = {
     "steps": 20 if FAST else 800,
     "learning_rate": 4e-3,
-    "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),),
+    "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),),  # a little the text, mostly the primary: notebook 03
     "batch_size": 4,
     "seq_len": 128,
 }
 models = {
     "distilled secondary": (secondary, recipe("distilled", **copying)),
-    "tandem": (tandem, recipe("tandem-distil", block_lens=(2, 4, 8), **copying)),
+    "tandem": (tandem, recipe("tandem-distil", block_lens=(2, 4, 8), **copying)),  # γ: one of these a step
 }
 trained = train_together(models, tokens, primary=primary)
 
@@ -201,14 +213,15 @@ for name in trained:
 
 # %% [markdown]
 # So short a training is only a beginning: the shipped ones had many more steps, each of more text, and a
-# tandem has more to learn than its control. Where yours still fails, and where it does not:
+# tandem has more to learn than the distilled secondary. Where yours still fails, and where it does not:
 
 # %%
 display(HTML(gamma_view(yours, pair.tokenizer, 4)))
 
 # %% [markdown]
 # ## What you have seen
-# * A **drafter** guesses γ tokens, the **primary** checks them in one call. The text stays the primary's.
+# * A **drafter** guesses γ tokens, the **primary** checks them in one call. Greedy, the text is the primary's
+#   own; sampled, its distribution is.
 # * What counts is how often guesses are **accepted**, which depends on the drafter; the chance that a
 #   guess is still reached falls along the block. You have counted *calls*; whether they save seconds depends
 #   on what a draft and a longer read cost on your machine (notebooks 01 and 05).

@@ -133,13 +133,27 @@ for width in (5, 9, 33):
 #
 # ## The roofline
 # How many tokens are nearly free depends on the machine. Let *B* be its bandwidth and *F* its operations a
-# second. Fetching *w* weights of *b* bytes takes w·b/B; computing with n tokens takes 2·w·n/F. Whichever is
-# longer decides:
+# second. Fetching *w* weights of *b* bytes takes w·b/B; computing with n tokens takes 2·w·n/F. At best the
+# two overlap entirely, and the longer one decides:
 #
 # $$t(n) = \max\left(\frac{w\,b}{B},\ \frac{2\,w\,n}{F}\right).$$
 #
-# They are equal at n = b·F / (2·B), the **ridge**. Below it the machine waits for memory and more tokens
-# are free; above it they cost.
+# They are equal at n = b·F / (2·B), the **ridge**. Below it the machine waits for memory, and by the formula
+# more tokens are free; above it they cost. It is a bound: no machine is faster, and real ones bend away from
+# it well before the ridge. (Fetching the cache is left out: it is little while texts are short.) Here is your
+# own, with *B* and *F* out of the first picture:
+
+# %%
+B, F = 4 * size * size / one, 2 * size * size * widths[-1] / np.median(seconds[widths[-1]])
+print(f"B = {B / 1e9:.0f} GB/s, F = {F / 1e9:.0f} billion operations a second")
+print(f"ridge: {4 * F / (2 * B):.0f} tokens")
+for width in (4, 16, 64):
+    bound = max(4 * size * size / B, 2 * size * size * width / F)
+    real = np.median(seconds[width])
+    print(f"{width:2} vectors: {real / one:5.2f} times one; by the roofline {bound / one:5.2f}")
+
+# %% [markdown]
+# And other hardware, with this model and with one of 8 billion weights:
 
 # %%
 n_weights = sum(leaf.size for leaf in jax.tree.leaves(pair.primary) if isinstance(leaf, jax.Array))
@@ -177,7 +191,8 @@ roofline_panel(n_weights)
 # <details><summary>A server decodes for 64 users at once. Is speculative decoding still worth it?</summary>
 #
 # Less. Those 64 vectors already share each fetched weight. What is left below the ridge is what drafts can
-# use.
+# use. (With long texts each user's own cache has to be fetched too, and is shared by nobody else; there
+# drafts help again.)
 # </details>
 #
 # <details><summary>Why is reading a long prompt not slow in the same way?</summary>

@@ -67,10 +67,15 @@ primary, tandem = pair.primary, pair.tandem
 #   view.
 #
 # Together they are a **tandem**. What the primary "made of a token" is its **residual stream**: the vector
-# that each layer reads and adds to. In a transformer, a token attends to earlier ones through **keys**
-# (what is there?) and **values** (what does it say?), both computed from such vectors. In the tandem, the
-# secondary's keys and values of past blocks are computed from the *primary's* vectors: a linear map for
-# each layer, then that layer's own norm, keys and values.
+# that each layer reads and adds to. In a transformer, a token attends to earlier ones through **keys** (what
+# is there?) and **values** (what does it say?), both computed from such vectors. In the tandem, the
+# secondary's keys and values of past blocks are computed from the *primary's* vectors: a linear map for each
+# layer, then that layer's own norm, keys and values. Each layer does all this several times side by side,
+# with other maps: its *heads*.
+#
+# That is the paper's form, which the mask below draws. The shipped tandem differs in three things: it joins
+# several of the primary's states before the linear map, makes keys and values of them with maps of their own,
+# and keeps its own view of the past beside the primary's.
 
 # %%
 sizes = {"primary": primary.config, "secondary": tandem.config}
@@ -106,7 +111,8 @@ mask_panel()
 # In decoding nothing is computed twice: keys and values of past tokens are kept in a **cache**. Here is the
 # tandem, seen that way: *an ordinary small transformer, whose cache the primary overwrites each time it has
 # read a block*. Let us watch it in the paper's form (`own_history=False`), where the primary's entries take
-# the place of the secondary's own. (With `True`, see below, both are kept.)
+# the place of the secondary's own. (With `True`, see below, both are kept.) Its projections are untrained: we
+# watch who wrote an entry, not how good it is.
 
 # %%
 paper = te.Tandem(pair.secondary, primary.config, layer_map=[states], key=jax.random.key(0))
@@ -146,7 +152,8 @@ print(f"largest difference: {float(jnp.abs(jnp.stack(steps) - parallel[4:8]).max
 # ## Where does it look?
 # The shipped tandem keeps its own entries of past blocks *beside* the primary's (`own_history=True`, our
 # addition), and each head divides its attention between the two. How much goes to the primary, and how much
-# would if all were attended to equally? Place by place in the block, from the second block on:
+# would if all were attended to equally? Place by place in the block, from the second block on. (In the
+# pictures layers and heads are counted from 0, as in Python.)
 
 # %%
 ids = data.prompts(text, pair.tokenizer, length=24, count=1, seed=2)[0]
@@ -162,6 +169,10 @@ for place in range(gamma):
     here = i % gamma == place
     print(f"place {place + 1}: {share[here].mean():.0%} to the primary; if equal, {equal[here].mean():.0%}")
 print(f"all places: {share.mean():.0%}; if equal, {equal.mean():.0%}")
+
+# %% [markdown]
+# A small weight is not a small use: what looking is worth is measured at the end of this notebook. And this
+# is one short text. Where each head looks, token by token:
 
 # %%
 display(HTML(attention_view(maps, strings, layer=0, head=0, token=22)))
@@ -182,7 +193,7 @@ attention_panel(maps, strings)
 # primary's p: 0 if they are the same, 1 if they share no token.
 
 # %%
-windows = data.windows(data.encode(pair.tokenizer, text), 256, 4 if FAST else 32)
+windows = data.windows(data.encode(pair.tokenizer, text), 256, 4 if FAST else 48)
 for name, model, gamma in (
     ("distilled", pair.distilled, 1),
     ("tandem, γ = 2", tandem, 2),
@@ -202,7 +213,8 @@ for name, model, gamma in (
 # <details><summary>How many keys of its own view does the third token of a block see?</summary>
 #
 # In the paper's form three: its own and those of the two tokens before it in the block. All others come
-# through the primary.
+# through the primary. With `own_history=True` its own of all tokens up to itself; those of past blocks it
+# sees through the primary as well.
 # </details>
 #
 # <details><summary>Why not let the secondary see the primary's view of the token just before?</summary>

@@ -46,8 +46,6 @@ from IPython.display import HTML, display
 
 import tandem_edu as te
 from tandem_edu import data, show
-from tandem_edu.decode.sampling import DRAFT, uniforms
-from tandem_edu.decode.verify import verify
 from tandem_edu.show.panels import cycle_panel, cycle_view
 from tandem_edu.zoo import held_out_text
 
@@ -55,7 +53,7 @@ FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller 
 
 pair = te.load_pair()
 text = held_out_text()
-strings = [data.token_strings(pair.tokenizer, [token])[0] for token in range(pair.primary.config.vocab_size)]
+strings = data.token_strings(pair.tokenizer, range(pair.primary.config.vocab_size))
 
 # %% [markdown]
 # ## The pieces
@@ -71,8 +69,8 @@ strings = [data.token_strings(pair.tokenizer, [token])[0] for token in range(pai
 #
 # Below, the drafter is a **tandem**: a small model, the *secondary*, that looks at what the primary made of
 # the text (notebook 02). The *pending* token is the last of the text: the primary has not read it yet, and
-# reads it with the drafts. Σ min(p, q) says how likely a draft at that place was to stay; why, you will
-# see.
+# reads it with the drafts. Σ min(p, q) says how likely a draft at that place was to stay; why, you will see.
+# The text is *sampled*: each token is drawn with its probability (at temperature 1 as the model states it).
 
 # %%
 prompt = data.prompts(text, pair.tokenizer, length=48, count=1, seed=4)[0]
@@ -94,24 +92,26 @@ cycle_panel(pair.tokenizer, prompt, out)
 # tandem's block starts at the pending token.
 
 # %%
-start, drafted = len(prompt) - 1, [int(token) for token in prompt]
+pending, text_so_far, drafts = len(prompt) - 1, prompt.tolist(), []
 for _ in range(4):
-    tokens = jnp.array(drafted)
+    tokens = jnp.array(text_so_far + drafts)
     _, hidden = pair.primary(tokens, return_hidden=True)  # what it made of the block is masked out
-    guess = pair.tandem(tokens, hidden, block_len=4, offset=start % 4)[-1]
-    drafted.append(int(jnp.argmax(guess)))
+    guess = pair.tandem(tokens, hidden, block_len=4, offset=pending % 4)[-1]
+    drafts.append(int(jnp.argmax(guess)))
 
-verdicts = jnp.argmax(pair.primary(jnp.array(drafted)), axis=-1)[start:]  # one call, five positions
-text_by_hand = []
-for draft, own in zip([*drafted[start + 1 :], None], np.asarray(verdicts), strict=True):
-    text_by_hand.append(int(own))
-    told = "the primary's own" if draft is None else "kept" if draft == own else "rejected"
-    print(f"draft {'-' if draft is None else repr(strings[draft]):12} primary {strings[own]!r:12} {told}")
-    if draft != own:
-        break
+logits = pair.primary(jnp.array(text_so_far + drafts))  # one call, of which five positions are asked
+own = jnp.argmax(logits, axis=-1)[pending:].tolist()
+kept = 0
+while kept < 4 and drafts[kept] == own[kept]:
+    kept += 1
+for place in range(4):
+    verdict = "kept" if place < kept else "rejected" if place == kept else "thrown away unjudged"
+    print(f"draft {place + 1}: {strings[drafts[place]]!r:12} {verdict}")
+print(f"then the primary's own {strings[own[kept]]!r}")
 
-alone = te.generate(pair.primary, prompt, len(text_by_hand)).tokens
-print("the primary alone writes the same:", np.asarray(alone).tolist() == text_by_hand)
+written = [*drafts[:kept], own[kept]]
+alone = te.generate(pair.primary, prompt, len(written)).tokens
+print("the primary alone writes the same:", alone.tolist() == written)
 
 # %% [markdown]
 # ## When may a draft stay?
@@ -122,7 +122,9 @@ print("the primary alone writes the same:", np.asarray(alone).tolist() == text_b
 #
 # 1. The drafter draws *x* from *q*.
 # 2. *x* stays with probability min(1, p(x) / q(x)).
-# 3. If it goes, draw from the **residual** instead: what *p* has more than *q*, scaled to add up to 1.
+# 3. If it goes, draw from the **residual** instead: what *p* has more than *q*, scaled to add up to 1. All
+#    drafts behind it go too.
+# 4. If all γ drafts stay, one more token is drawn from *p*, at the place behind them.
 #
 # Here are *p* and *q* at one place of a held-out text.
 
@@ -136,8 +138,9 @@ print("after:", repr(pair.tokenizer.decode(prompt[: place + 1].tolist())[-60:]))
 show.overlap(p, q, strings)
 
 # %% [markdown]
-# The green part, that of the other tokens together included, is what both agree on. A draft lands there
-# with probability Σ min(p, q), and that is the probability that it is accepted. The **total variation
+# (The last bar stacks all three parts of the other tokens: *p* is its green and blue, *q* its green and
+# orange.) The green part, that of the other tokens together included, is what both agree on. A draft lands
+# there with probability Σ min(p, q), and that is the probability that it is accepted. The **total variation
 # distance** is TV = ½ Σ |p − q|, and
 #
 # $$\sum_v \min(p(v), q(v)) = 1 - \mathrm{TV}(p, q).$$
@@ -154,32 +157,38 @@ print(f"Σ min(p, q) = {kept:.4f},  1 - TV = {1 - distance:.4f}")
 # A token *v* can come out in two ways: drafted and kept, with probability min(p(v), q(v)); or after a
 # rejection, with probability (1 − Σ min(p, q)) · r(v). For the sum to be p(v), r(v) has to be what is
 # missing: max(0, p(v) − q(v)), scaled. (All of max(0, p − q) together is 1 − Σ min(p, q): the factor cancels,
-# and the two ways add up to p(v).) Try it: the library's own rule, many thousand times, on small
-# distributions that you can change.
+# and the two ways add up to p(v).)
+#
+# That is one token, given the text before it. Each token that comes out, kept, redrawn or added, has the
+# distribution *p* given what stands before it; multiplied along the text, these are the primary's
+# probability of the whole text. Try it: one draft, many thousand times, on small distributions that you can
+# change.
 
 # %%
-small_p = np.array([0.45, 0.25, 0.15, 0.10, 0.05], np.float32)
-small_q = np.array([0.10, 0.50, 0.15, 0.05, 0.20], np.float32)
+small_p = np.array([0.45, 0.25, 0.15, 0.10, 0.05])
+small_q = np.array([0.10, 0.50, 0.15, 0.05, 0.20])
 draws = 2_000 if FAST else 40_000
+rng = np.random.default_rng(4)
 
 
-def emitted(stated_q, key):
-    """The first token that comes out of one cycle of one draft, drawn from q, judged by `stated_q`."""
-    u = uniforms(key, jnp.int32(0), 2)  # for both positions, to draft, to accept and to emit
-    draft = warm.draw(jnp.asarray(small_q), u[0, DRAFT])[None]
-    distributions = jnp.broadcast_to(jnp.asarray(small_p), (2, 5))
-    verdict = verify(draft, jnp.int32(1), stated_q[None], distributions, warm, u)
-    return jnp.where(verdict.accepted == 1, draft[0], verdict.token)
-
-
-keys = jax.random.split(jax.random.key(4), draws)
-honest = np.asarray(jax.vmap(lambda key: emitted(jnp.asarray(small_q), key))(keys))
-print(f"Σ min(p, q) = {np.minimum(small_p, small_q).sum():.2f}: the share of drafts that stays")
+def emitted(stated_q):
+    """The tokens that come out where drafts from q are judged by `stated_q`, and which drafts stayed."""
+    x = rng.choice(5, draws, p=small_q)
+    stays = rng.random(draws) < np.minimum(1, small_p[x] / stated_q[x])
+    left = np.maximum(0, small_p - stated_q)
+    residual = left / left.sum() if left.any() else small_p
+    return np.where(stays, x, rng.choice(5, draws, p=residual)), stays
 
 
 def shares(sample):
     """How often each of the five tokens came out."""
     return np.bincount(sample, minlength=5) / len(sample)
+
+
+honest, stayed = emitted(small_q)
+print(f"Σ min(p, q) = {np.minimum(small_p, small_q).sum():.3f}; drafts that stayed: {stayed.mean():.3f}")
+print("p:            ", *(f"{share:.3f}" for share in small_p))
+print("what came out:", *(f"{share:.3f}" for share in shares(honest)))
 
 
 # %% [markdown]
@@ -214,8 +223,8 @@ print(f"χ² = {found:.1f}; larger by chance alone: {by_chance(found):.0%} of th
 # tokens may be drawn). Suppose the rule is told that *q* is uniform:
 
 # %%
-lie = jnp.full(5, 0.2)
-wrong = np.asarray(jax.vmap(lambda key: emitted(lie, key))(keys))
+lie = np.full(5, 0.2)
+wrong, _ = emitted(lie)
 chance = by_chance(chi_square(wrong))
 often = f"{chance:.0e} of the time" if chance else "never, to all of a float's digits"
 print(f"χ² with a wrong q = {chi_square(wrong):,.0f}; larger by chance alone: {often}")
@@ -232,7 +241,7 @@ show.frequencies(small_p, {"true q": shares(honest), "wrong q": shares(wrong)}, 
 # may look.
 
 # %%
-windows = data.windows(data.encode(pair.tokenizer, text), 256, 4 if FAST else 32)
+windows = data.windows(data.encode(pair.tokenizer, text), 256, 4 if FAST else 48)
 for name in ("secondary", "distilled", "tandem"):
     found = te.measure.quality(getattr(pair, name), windows, pair.primary, block_len=4)
     print(f"{name:10} 1 - TV = {1 - found.total_variation:.3f}, same likeliest token {found.agreement:.3f}")
@@ -240,11 +249,12 @@ for name in ("secondary", "distilled", "tandem"):
 # %% [markdown]
 # **Your turn.** Set `small_q = small_p.copy()`, then `small_p[::-1].copy()`, and foresee the share of drafts
 # that stays before you run the cells again. Then restore `small_q` and state a `lie` that is only a little
-# wrong, `jnp.array([0.10, 0.48, 0.15, 0.05, 0.22])`: does χ² notice with `draws = 2_000`? With 40,000?
+# wrong, `np.array([0.10, 0.48, 0.15, 0.05, 0.22])`: does χ² notice with `draws = 2_000`? With 40,000?
 
 # %% [markdown]
 # ## What you have seen
-# * A draft is kept with probability min(1, p/q); after a rejection the primary draws from the residual.
+# * A draft is kept with probability min(1, p/q); after a rejection the primary draws from the residual, after
+#   a whole block from *p*.
 # * The probability that a draft is kept is 1 − TV(p, q): likeness saves calls.
 # * The result has exactly the primary's distribution, if the rule knows the true *q*.
 #

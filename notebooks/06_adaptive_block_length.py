@@ -45,7 +45,7 @@ from IPython.display import HTML, display
 
 import tandem_edu as te
 from tandem_edu import data, show
-from tandem_edu.measure import calibration, compare, interleaved, judged_drafts, sweep_thresholds
+from tandem_edu.measure import calibration, compare, judged_drafts, sweep_thresholds
 from tandem_edu.show.panels import router_panel, router_view
 from tandem_edu.train import train_router
 from tandem_edu.zoo import texts
@@ -68,9 +68,9 @@ warm = te.Sampling(temperature=1.0)
 
 # %%
 longest = 8
-constant = compare(
-    pair.primary, {"tandem": pair.tandem}, prompts, 48, (longest,), warm, jax.random.key(0), repetitions=1
-)
+sampled = {"max_new_tokens": 48, "sampling": warm, "key": jax.random.key(0)}
+drafters = {"tandem": pair.tandem}
+constant = compare(pair.primary, drafters, prompts, block_lens=(longest,), repetitions=1, **sampled)
 accepted = [row["accepted"] for out in constant.runs[0].outputs for row in out.trace.rows()]
 for length in range(longest + 1):
     share = np.mean(np.array(accepted) == length)
@@ -98,6 +98,7 @@ router, held_out = train_router(
     pair.tandem,
     training_prompts,
     block_len=longest,
+    max_new_tokens=48,
     sampling=warm,
     steps=100 if FAST else 600,
     key=jax.random.key(1),
@@ -113,18 +114,25 @@ print(f"{len(held_out.kept):,} drafts held out, {held_out.kept.mean():.0%} of th
 # says how far. Beside it a rule that needs no training: the drafter's own probability of the token it drew.
 
 # %%
-how = {"block_len": longest, "max_new_tokens": 48, "sampling": warm, "key": jax.random.key(2)}
 rules = {"router": router.with_threshold(0.0), "own probability": te.ConfidenceRule(0.0)}
-found = {}
-for name, rule in rules.items():
-    outs = [te.speculate(pair.primary, pair.tandem, prompt, router=rule, **how) for prompt in prompts]
-    confidence, kept = judged_drafts([out.trace for out in outs])
-    found[name] = calibration(confidence, kept)
+
+
+def checked(name, confidence, kept):
+    """The calibration, and what a perfect one would come to on as many drafts."""
+    found = calibration(confidence, kept)
     ideal = np.random.default_rng(0).random((200, len(kept))) < confidence  # kept just as often as said
     least = np.mean([calibration(confidence, one).error for one in ideal])
-    print(f"{name}: ECE {found[name].error:.3f}; a perfect one on {len(kept)} drafts about {least:.3f}")
-at_home = calibration(np.asarray(router.confidence(held_out.features)), held_out.kept)
-print(f"router, on the held-out drafts of the training text: ECE {at_home.error:.3f}")
+    print(f"{name}: ECE {found.error:.3f}; a perfect one on {len(kept)} drafts about {least:.3f}")
+    return found
+
+
+found = {}
+for name, rule in rules.items():
+    how = {"block_lens": (longest,), "router": rule, "repetitions": 1}
+    outputs = compare(pair.primary, drafters, prompts, **how, **sampled).runs[0].outputs
+    found[name] = checked(name, *judged_drafts([out.trace for out in outputs]))
+confidence = np.asarray(router.confidence(held_out.features))
+checked("router, held-out drafts of the training text", confidence, held_out.kept)
 show.reliability(found)
 
 # %% [markdown]
@@ -132,13 +140,15 @@ show.reliability(found)
 # accepted however unlikely it was. A router could learn that; the rule cannot. Does this one? Where its curve
 # lies above the diagonal at low confidence and below it at high, it is *over-confident*, and τ is then not
 # the probability it claims to be. Two things can make it so: it has learned from few drafts, and those were
-# of other files. On the held-out drafts of the training text only the first is left: compare the two ECEs.
+# of other files. On the held-out drafts of the training text only the first is left: compare how far each of
+# its ECEs lies above a perfect one's.
 #
 # ## Turn the threshold
 # At τ = 0 no block ends early (a constant γ, the longest); at τ near 1 nearly every block ends after its
 # first draft (γ = 1). All settings run through one compiled program: τ is a number it is given. In it a
 # call of the primary always reads one token more than the longest block holds, however early the block
-# ended: a router here saves drafts, not verification.
+# ended: a router here saves drafts, not verification. (A text's last block is cut to what is still to be
+# written, so the mean of the drafts is a little below the constant γ.)
 
 # %%
 taus = (0.0, 0.5, 0.9) if FAST else (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
@@ -149,26 +159,24 @@ sweep = sweep_thresholds(
     router,
     taus,
     block_len=longest,
-    max_new_tokens=48,
-    sampling=warm,
-    key=jax.random.key(3),
     repetitions=2 if FAST else 4,
     progress=True,
+    **sampled,
 )
-fastest = int(np.argmax([np.median(one.speedup) for one in sweep]))
+fastest = 1 + int(np.argmax([np.median(one.speedup) for one in sweep[1:]]))  # of those that ever stop
 display(HTML(router_view(sweep, fastest)))
 
 # %%
 router_panel(sweep)
 
 # %%
-best = sweep[fastest]
-print(f"fastest: τ = {best.threshold:g}, {np.median(best.speedup):.2f} times the primary alone")
-print(f"τ = 0 (constant γ = {longest}): {np.median(sweep[0].speedup):.2f} times")
+best, mine = sweep[fastest], np.median(sweep[fastest].speedup)
+print(f"fastest that stops: τ = {best.threshold:g}, {mine:.2f} times the primary alone")
+print(f"τ = 0 (γ = {longest}, and the router asked in vain): {np.median(sweep[0].speedup):.2f} times")
 
 # %% [markdown]
-# Where the quartiles in the table overlap, which τ comes out first is partly chance; and so it is with the
-# constant γ below.
+# If τ = 0 is faster than all that stop, stopping early gains nothing here. Where the quartiles in the table
+# overlap, which τ comes out first is partly chance; and so it is with the constant γ below.
 #
 # The fair rival is the *best* constant γ, not the longest. Where a wide verification costs more than a narrow
 # one, a short constant γ saves twice: fewer drafts, and calls that read γ + 1 tokens only. So we take it both
@@ -177,32 +185,15 @@ print(f"τ = 0 (constant γ = {longest}): {np.median(sweep[0].speedup):.2f} time
 
 # %%
 lengths = (2, 4) if FAST else (1, 2, 3, 4, 5, 6)
-rivals = compare(
-    pair.primary,
-    {"tandem": pair.tandem},
-    prompts,
-    48,
-    lengths,
-    warm,
-    jax.random.key(3),
-    repetitions=2 if FAST else 4,
-)
-rival = rivals.fastest("tandem")
-print(f"best constant: γ = {rival.block_len}, {np.median(rival.speedup):.2f} times the primary alone")
-like = {"block_len": rival.block_len, "max_block_len": longest, "sampling": warm, "key": jax.random.key(3)}
-seconds, _ = interleaved(
-    {
-        "alone": lambda: [
-            te.generate(pair.primary, prompt, 48, warm, jax.random.key(3)) for prompt in prompts
-        ],
-        "wide": lambda: [te.speculate(pair.primary, pair.tandem, prompt, 48, **like) for prompt in prompts],
-    },
-    repetitions=2 if FAST else 4,
-)
-times = np.median(seconds["alone"] / seconds["wide"])
-print(f"the same, but reading {longest + 1} tokens a call: {times:.2f} times")
-mine = np.median(best.speedup)
-gains = mine / np.median(rival.speedup), mine / times
+timed = {"repetitions": 2 if FAST else 4, **sampled}
+rivals = compare(pair.primary, drafters, prompts, block_lens=(*lengths, longest), **timed)
+rival, long = rivals.fastest("tandem"), rivals.run("tandem", longest)
+print(f"constant γ = {longest}, no router: {np.median(long.speedup):.2f} times the primary alone")
+print(f"best constant: γ = {rival.block_len}, {np.median(rival.speedup):.2f} times")
+how = {"block_lens": (rival.block_len,), "max_block_len": longest}
+(wide,) = compare(pair.primary, drafters, prompts, **how, **timed).runs
+print(f"the same, but reading {longest + 1} tokens a call: {np.median(wide.speedup):.2f} times")
+gains = mine / np.median(rival.speedup), mine / np.median(wide.speedup)
 print(f"the router against the first: {gains[0]:.2f} times as fast; against the second: {gains[1]:.2f}")
 
 # %% [markdown]
