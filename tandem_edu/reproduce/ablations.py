@@ -136,12 +136,10 @@ ABLATIONS: dict[str, Study] = {
             "tandem": OURS,
             "EAGLE, top state as input": Variant(partial(_eagle, layers="top")),
             "EAGLE, three states as input": Variant(partial(_eagle, layers="fused")),
-            "distilled, 2 heads of keys and values": Variant(
-                partial(_secondary, n_kv_heads=2), block_lens=()
-            ),
-            "tandem, 2 heads of keys and values": Variant(partial(_tandem, n_kv_heads=2)),
-            "GLIDE, attends to the primary's last 2": Variant(_cross_attending),
+            "GLIDE, attends to the last keys and values": Variant(_cross_attending),
         },
+        note="GLIDE has as many heads of keys and values as the primary, 2; for others with as many see the "
+        "study of heads.",
     ),
     "history": Study(
         "Its own keys and values of past blocks",
