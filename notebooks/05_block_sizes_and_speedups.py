@@ -271,8 +271,7 @@ for name in comparison.drafters:
 # * A verification costs more than a step on a processor; how much that takes from the gain is printed above.
 #
 # ## Questions
-# <details><summary>A drafter is accepted with α = 0.8 and costs c = 0.1. Does γ = 20 help, if v = 1? And if
-# v(γ) = 1 + 0.1 γ?</summary>
+# <details><summary>With α = 0.8 and c = 0.1, does γ = 20 help if v = 1? If v(γ) = 1 + 0.1 γ?</summary>
 #
 # At v = 1 against the primary alone it does, against a shorter block not. 1/(1 − α) = 5 tokens a call is the
 # most there is, and γ = 8 already gives most of that, while each further draft costs 0.1 steps whether it is
