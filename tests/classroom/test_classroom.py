@@ -115,7 +115,20 @@ def one_hot(left):
     return np.eye(len(left))[np.argmax(left)]
 
 
+def fastest(factor):
+    """A `best_block_len` that takes the speedup to be `factor(alpha, c, v, γ)`."""
+    return lambda alpha, c, costs: (
+        1 + int(np.argmax([factor(alpha, c, v, gamma) for gamma, v in enumerate(costs, 1)]))
+    )
+
+
 SUBTLE = [
+    ("best_block_len", fastest(lambda alpha, c, v, g: tokens_per_call_iid(alpha, g) / v)),
+    ("best_block_len", fastest(lambda alpha, c, v, g: tokens_per_call_iid(alpha, g) / (v + c))),
+    ("best_block_len", fastest(lambda alpha, c, v, g: tokens_per_call_iid(alpha, g) / (1 + g * c))),
+    ("best_block_len", fastest(lambda alpha, c, v, g: tokens_per_call_iid(alpha, g) / (v + (g + 1) * c))),
+    ("best_block_len", fastest(lambda alpha, c, v, g: (tokens_per_call_iid(alpha, g) - 1) / (v + g * c))),
+    ("best_block_len", fastest(lambda alpha, c, v, g: (1 + alpha * g) / (v + g * c))),
     ("total_variation", lambda p, q: np.abs(p - q).max()),
     ("residual", lambda p, q: one_hot(p - q) if np.any(p > q) else p),
     ("residual", lambda p, q: np.maximum(p - q, 0) / max((p - q).max(), 1e-9) if np.any(p > q) else p),
