@@ -154,7 +154,7 @@ SUBTLE = [
 
 @pytest.mark.parametrize(("name", "answer"), SUBTLE)
 def test_an_answer_that_is_right_by_luck_does_not_earn_all_points(name, answer):
-    """Each was once given all of them."""
+    """Likely mistakes, of which some were once given all of them."""
     assert check(name, answer).points < check(name, answer).out_of
 
 
