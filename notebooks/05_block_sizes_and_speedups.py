@@ -97,7 +97,7 @@ for alpha in (0.5, 0.7, 0.9):
 
 # %%
 drafters = {"distilled": pair.distilled, "tandem": pair.tandem}
-block_lens = (1, 2, 4, 8)
+block_lens = (2, 4, 8) if FAST else (1, 2, 4, 8)
 where = {"length": 64, "capacity": 160}  # tokens in the cache at first, and its size
 work = {"step": Stepping(pair.primary, **where).work()}
 work |= {gamma: Stepping(pair.primary, gamma + 1, **where).work() for gamma in block_lens}

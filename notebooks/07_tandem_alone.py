@@ -60,7 +60,7 @@ FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller 
 pair, parts = te.load_pair(), texts()
 prompts = data.prompts(parts.dev, pair.tokenizer, length=48, count=1 if FAST else 3)
 tokens, valid = data.encode(pair.tokenizer, parts.train), data.encode(pair.tokenizer, parts.dev)
-windows = data.windows(valid, 256, 8 if FAST else 48)
+windows = data.windows(valid, 256, 4 if FAST else 48)
 
 # %% [markdown]
 # ## Without verification
@@ -196,8 +196,8 @@ print(f"calls of the primary: {int(endless.trace.cycles)}, after the last token:
 # minute; `tandem-edu reproduce --stage deep-tandem` is the larger run.
 
 # %%
-length = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 3e-3}
-length["steps"] = 20 if FAST else 160
+length = {"batch_size": 8, "seq_len": 128, "learning_rate": 3e-3}
+length |= {"steps": 6, "eval_windows": 4} if FAST else {"steps": 160, "eval_windows": 32}
 sizes = {"d_model": 128, "n_heads": 4, "n_kv_heads": 2, "d_ff": 256, "max_len": 256}
 whole_config = te.TransformerConfig(vocab_size=1024, n_layers=4, **sizes)
 half_config = dataclasses.replace(whole_config, n_layers=2)
