@@ -15,7 +15,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/03_training_a_pair.ipynb)
 #
-# **Time:** about three minutes of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
+# **Time:** about three and a half minutes of computing on a laptop's CPU, about one (an estimate) on a Colab
+# GPU.
 #
 # **At the end you can**
 # * say what is trained in a tandem and what is frozen;
@@ -98,7 +99,7 @@ def new_tandem(layer_map):
 
 # %%
 settings = {"batch_size": 8, "seq_len": 128, "learning_rate": 4e-3}
-settings |= {"steps": 6, "eval_windows": 4} if FAST else {"steps": 160, "eval_windows": 32}
+settings |= {"steps": 6, "eval_windows": 4} if FAST else {"steps": 110, "eval_windows": 32}
 copying = ((1.0, Objective(ce=0.1, kl=0.9)),)  # from the first step to the last (1.0: all of them)
 telling = ((1.0, Objective(ce=1.0)),)
 blocks = {"block_lens": (2, 4, 8)}
