@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tandem_edu.measure import Comparison, Run, spread
+import numpy as np
+
+from tandem_edu.measure import Comparison, spread
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -20,16 +22,16 @@ def decoding_rows(comparison: Comparison, block_lens: Sequence[int] | None = Non
                 "tokens per primary call": f"{run.summary['block_efficiency']:.2f}",
                 "drafts accepted per call": f"{run.summary['mean_accepted']:.2f}",
                 "first draft accepted": _share(next(iter(run.summary["acceptance_by_position"]), None)),
-                "times as fast (quartiles)": _speedup(run),
+                "times as fast (quartiles)": speedup_cell(run.speedup),
             }
             rows.append(row)
     return rows
 
 
-def _speedup(run: Run) -> str:
-    """One round has no quartiles."""
-    median, low, high = spread(run.speedup)
-    return f"{median:.2f} ({low:.2f} to {high:.2f})" if len(run.speedup) > 1 else f"{median:.2f} (one round)"
+def speedup_cell(speedup: np.ndarray) -> str:
+    """The rounds' median and quartiles; one round has none."""
+    median, low, high = spread(speedup)
+    return f"{median:.2f} ({low:.2f} to {high:.2f})" if len(speedup) > 1 else f"{median:.2f} (one round)"
 
 
 def html_table(rows: Rows, caption: str, folded: bool = False) -> str:

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 
 from tandem_edu.errors import require
-from tandem_edu.measure import spread
 from tandem_edu.measure.thresholds import Threshold
 from tandem_edu.show.adaptive import thresholds
 from tandem_edu.show.panels.core import panel
-from tandem_edu.show.tables import html_table
+from tandem_edu.show.tables import html_table, speedup_cell
 
 
 def router_panel(sweep: Sequence[Threshold]) -> widgets.VBox:
@@ -32,12 +31,11 @@ def router_view(sweep: Sequence[Threshold], index: int) -> str:
 
 
 def _row(one: Threshold, chosen: bool) -> dict[str, str]:
-    median, low, high = spread(one.speedup)
     return {
         "τ": f"{one.threshold:g}{' (chosen)' if chosen else ''}",
         "drafts a block": f"{one.drafted:.2f}",
         "accepted": f"{one.accepted:.2f}",
         "wasted": f"{one.wasted:.0%}",
         "tokens per call": f"{one.tokens_per_call:.2f}",
-        "times as fast (quartiles)": f"{median:.2f} ({low:.2f} to {high:.2f})",
+        "times as fast (quartiles)": speedup_cell(one.speedup),
     }
