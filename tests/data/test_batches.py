@@ -169,7 +169,7 @@ def test_windows_count_every_target_once():
         assert (rows[1:, 0] == rows[:-1, -1]).all()
 
 
-def test_a_limit_keeps_the_first_windows(tokens):
+def test_a_limit_spreads_the_windows_over_the_text(tokens):
     every = windows(tokens, 20)
     few = windows(tokens, 20, limit=3)
     assert np.array_equal(few, every[[0, len(every) // 3, 2 * len(every) // 3]])

@@ -54,6 +54,18 @@ def test_efficiency_follows_from_acceptance_where_no_block_is_cut(tiny_primary):
     assert summary["block_efficiency"] == tokens_per_call([1.0, 1.0, 1.0]) == 4.0
 
 
+def test_a_bound_for_all_changes_no_text(tiny_primary, tiny_secondary):
+    how = {"max_new_tokens": 12, "block_lens": (1, 3), "repetitions": 1}
+    own, bound = (
+        compare(tiny_primary, {"plain": tiny_secondary}, PROMPTS, **how, **more)
+        for more in ({}, {"max_block_len": 5})
+    )
+    for mine, theirs in zip(own.runs, bound.runs, strict=True):
+        assert mine.summary == theirs.summary
+        assert mine.outputs[0].trace.draft_ids.shape[-1] == mine.block_len
+        assert theirs.outputs[0].trace.draft_ids.shape[-1] == 5
+
+
 def test_the_typical_prompt_takes_as_many_calls_as_the_mean(tiny_primary, tiny_secondary):
     drafters = {"self": tiny_primary, "plain": tiny_secondary}
     prompts = [np.arange(start, start + 3, dtype=np.int32) for start in range(8)]

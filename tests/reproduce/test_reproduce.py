@@ -236,7 +236,7 @@ def test_every_ablation_has_a_control_that_differs_in_one_thing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", ["readers", "own-text", "deep-tandem", "block-prediction"])
+@pytest.mark.parametrize("study", ["readers", "own-text", "frozen", "deep-tandem", "block-prediction"])
 def test_a_study_trains_its_variants_side_by_side(study, pair, parts, monkeypatch, tmp_path):
     small = pair.secondary.config
     config = dataclasses.replace(pair.primary.config, n_layers=8)
