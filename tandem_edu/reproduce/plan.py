@@ -25,7 +25,7 @@ MID_SIZE = dataclasses.replace(SECONDARY, n_layers=2, n_kv_heads=2)
 WIDER = dataclasses.replace(SECONDARY, d_ff=683)
 """A secondary with as many weights as the tandem: its projections' 5 · 256² are 3 · 256 times 427."""
 DEEPER = dataclasses.replace(MID_SIZE, n_layers=4)
-"""A mid-size model to come nearer to the tandem's quality."""
+"""A mid-size model half as deep as the primary: an ordinary rival of the tandem that writes alone."""
 STATES = (1, 4, 8)
 """What the tandem's one layer reads of the primary: a low, a middle and the top residual state."""
 LIKENESS = Objective(ce=0.0, kl=0.5, tv=1.0)

@@ -17,7 +17,7 @@ from tandem_edu.zoo.split import Texts
 BLOCK_LEN = 2
 """At which the tandem is judged teacher-forced: the paper's."""
 SCORES = {"same likeliest token as the primary": 2, "TV distance to the primary": 3}
-NAME = f"distilled, d_ff {WIDER.d_ff}"
+CONTROL = f"distilled, d_ff {WIDER.d_ff}"
 Rows = list[dict[str, Any]]
 
 
@@ -30,7 +30,7 @@ def weights_table(
     """
     drafters = {
         "distilled": pair.distilled,
-        NAME: rival("wider", pair, parts, folder),
+        CONTROL: rival("wider", pair, parts, folder),
         "tandem": pair.tandem,
     }
     say("  likeness")
@@ -45,11 +45,11 @@ def weights_table(
             counted = counted_drafts(pair.primary, drafters, prompts, sampling)
             runs = {name: counted.run(name, SHOWN) for name in drafters}
             cells = {name: accepted(run) for name, run in runs.items()}
-            against = accepted_ratio(runs["tandem"], runs[NAME])
+            against = accepted_ratio(runs["tandem"], runs[CONTROL])
             rows.append(_row(f"drafts accepted of {SHOWN}, {where}", cells, against))
             best = fastest(pair.primary, drafters, chosen[kind], prompts[:timed_count], sampling)
             cells = {name: quartiles(run.speedup) for name, run in best.items()}
-            against = quartiles(best[NAME].seconds / best["tandem"].seconds)
+            against = quartiles(best[CONTROL].seconds / best["tandem"].seconds)
             clock.append(_row(f"times as fast as the primary alone, {where}", cells, against))
     note = (
         f"The tandem has weights to look with that the distilled secondary has not. Here is one that has as "
@@ -73,11 +73,11 @@ def _likeness(pair: Pair, parts: Texts, drafters: dict[str, Model]) -> Rows:
         _row(
             measure,
             {name: of(found, score) for name, found in scores.items()},
-            ratio(scores["tandem"], scores[NAME], score),
+            ratio(scores["tandem"], scores[CONTROL], score),
         )
         for measure, score in SCORES.items()
     ]
 
 
 def _row(measure: str, cells: dict[str, Any], against: Any) -> dict[str, Any]:
-    return {"": measure, **cells, f"tandem / {NAME}": against}
+    return {"": measure, **cells, f"tandem / {CONTROL}": against}
