@@ -43,7 +43,7 @@ def models() -> dict:
 
 
 def prepared(model, primary, batch, distils: bool = False, **changes):
-    """The arguments of a training step: what stays, the state, the recipe, the objective."""
+    """The arguments of a training step of one model: what stays, its state, its recipe, its objective."""
     from tandem_edu.train.losses import Objective
     from tandem_edu.train.recipes import recipe
     from tandem_edu.train.step import init_state, split
@@ -51,7 +51,8 @@ def prepared(model, primary, batch, distils: bool = False, **changes):
     windows, seq = batch.shape[0], batch.shape[1] - 1
     settings = recipe("secondary", batch_size=windows, seq_len=seq, **changes)
     objective = Objective(ce=1.0, kl=0.5) if distils else Objective(ce=1.0)
-    return (split(model)[1], primary, batch), init_state(model, settings), settings, objective
+    given = ((split(model)[1],), primary, batch)
+    return given, (init_state(model, settings),), (settings,), (objective,)
 
 
 def stepping(name: str, model, primary, batch):
@@ -61,12 +62,12 @@ def stepping(name: str, model, primary, batch):
     distils, is_tandem = name in (DISTILLED, DISTILLING), name in (TANDEM, PAPER, DISTILLING)
     read = primary if distils or is_tandem else None
     blocks = (2,) if is_tandem else ()
-    given, state, *how = prepared(model, read, batch, distils, block_lens=blocks, remat=name == AGAIN)
+    given, states, *how = prepared(model, read, batch, distils, block_lens=blocks, remat=name == AGAIN)
 
     def run():
-        nonlocal state
-        state, loss = train_step(given, state, *how)
-        return loss, state
+        nonlocal states
+        states, losses = train_step(given, states, *how)
+        return losses, states
 
     return run
 
@@ -110,7 +111,7 @@ def memory(name: str, model, batch) -> dict:
     for parts, remat in ((1, False), (4, False), (1, True), (4, True)):
         arguments = prepared(model, None, batch, micro_batches=parts, remat=remat)
         account = account_of(train_step.lower(*arguments).compile().compiled.memory_analysis())
-        trained = sum(leaf.size for leaf in jax.tree.leaves(arguments[1].trained))
+        trained = sum(leaf.size for leaf in jax.tree.leaves(arguments[1][0].trained))
         expected = formula(model.config, trained, batch.shape[0] // parts, batch.shape[1] - 1)
         ratio = account["peak"] / expected["total"]
         found[f"{name}, micro_batches={parts}{', remat' if remat else ''}"] = {

@@ -50,7 +50,7 @@ def ours(settings: dict):
         losses = []
         for _ in range(settings["steps"]):
             batch = jax.numpy.asarray(data[done % len(data)])
-            state, loss = train_step((rest, None, batch), state, recipe, Objective())
+            (state,), (loss,) = train_step(((rest,), None, batch), (state,), (recipe,), (Objective(),))
             losses.append(loss)
             done += 1
         jax.block_until_ready(state)

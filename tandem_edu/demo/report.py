@@ -95,15 +95,15 @@ def _summary(done: Demo) -> list:
 
 def _training(done: Demo) -> list:
     primary, small = done.models["primary"].config, done.models[DISTILLED].config
-    took = {name: r.history[-1]["seconds"] for name, r in done.results.items()}
+    took = {name: f"{result.history[-1]['seconds']:.0f} s" for name, result in done.results.items()}
+    before = f"; its own training took {took['primary']}" if "primary" in took else ""
     return [
         show.paragraph(
             f"Text: the topics and source files that come with Python, split by file. Primary: "
             f"{primary.n_layers} layers of width {primary.d_model}; secondary: {small.n_layers}. "
-            f"The primary is frozen while the drafters learn. Training took "
-            + ", ".join(f"{seconds:.0f} s ({name})" for name, seconds in took.items())
-            + ". Models this small, trained this shortly, write no good text: what counts here is how well "
-            "the small one foresees the large one."
+            f"The primary is frozen while the drafters learn{before}. They learned side by side in "
+            f"{took[TANDEM]}, from the same batches. Models this small, trained this shortly, write no good "
+            f"text: what counts here is how well the small one foresees the large one."
         ),
         show.loss_curves({name: result.history for name, result in done.results.items()}),
         show.html_table(quality_rows(done), "Next-token quality on held-out text (tandem: γ = 2)"),

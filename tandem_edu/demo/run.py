@@ -28,9 +28,9 @@ from tandem_edu.demo.plan import (
 )
 from tandem_edu.demo.report import Demo, quality_rows, report, verdict
 from tandem_edu.files import written_whole
-from tandem_edu.measure import Comparison, compare, quality
+from tandem_edu.measure import Comparison, compare, qualities
 from tandem_edu.model import Tandem, Transformer
-from tandem_edu.train import Recipe, TrainResult, train
+from tandem_edu.train import TrainResult, train, train_together
 from tandem_edu.zoo import load_pair
 from tandem_edu.zoo.split import texts
 
@@ -54,11 +54,11 @@ def demo(
     say("3/4  measuring on text that no model has seen")
     models: dict[str, Any] = {"primary": primary, **{name: result.model for name, result in results.items()}}
     windows = data.windows(valid, plan.seq_len, plan.valid_windows)
-    qualities = {name: quality(model, windows, primary) for name, model in models.items()}
+    found = qualities(models, windows, primary)
     prompts = data.prompts(parts.dev, pair.tokenizer, length=48, count=plan.n_prompts)
     greedy, sampled = decode_all(plan, models, prompts)
     took = time.perf_counter() - began
-    done = Demo(plan, pair.tokenizer, models, results, qualities, greedy, sampled, took)
+    done = Demo(plan, pair.tokenizer, models, results, found, greedy, sampled, took)
     say("4/4  the report")
     path = folder / "report.html"
     with written_whole(path) as part:
@@ -75,20 +75,19 @@ def train_all(
     """The primary used, and what was trained: the distilled secondary and the tandem at least."""
     primary_key, secondary_key, tandem_key = jax.random.split(jax.random.key(0), 3)
     results: dict[str, TrainResult] = {}
-
-    def run(name: str, model, settings: Recipe, teacher=None) -> None:
-        place = folder / name.replace(" ", "-")
-        results[name] = train(model, settings, tokens, valid, primary=teacher, folder=place)
-
     if plan.primary is not None:
-        run("primary", Transformer(plan.primary, key=primary_key), settings(plan, "primary"))
+        untrained, how = Transformer(plan.primary, key=primary_key), settings(plan, "primary")
+        results["primary"] = train(untrained, how, tokens, valid, folder=folder / "primary")
         primary = results["primary"].model
     small = secondary_of(primary.config)
     secondary = Transformer(small, key=secondary_key, vocabulary=primary.vocabulary)
     tandem = Tandem(secondary, primary.config, LAYER_MAP, own_history=True, key=tandem_key)
-    run(DISTILLED, secondary, settings(plan, "distilled"), primary)
-    run(TANDEM, tandem, settings(plan, "tandem-distil"), primary)
-    return primary, results
+    drafters = {
+        DISTILLED: (secondary, settings(plan, "distilled")),
+        TANDEM: (tandem, settings(plan, "tandem-distil")),
+    }
+    place = folder / "drafters"
+    return primary, results | train_together(drafters, tokens, valid, primary=primary, folder=place)
 
 
 def decode_all(plan: Plan, models: Mapping[str, Any], prompts) -> tuple[Comparison, Comparison]:

@@ -12,6 +12,7 @@ from tandem_edu.measure.decoding import Run as Run
 from tandem_edu.measure.decoding import compare as compare
 from tandem_edu.measure.looping import looping as looping
 from tandem_edu.measure.quality import Quality as Quality
+from tandem_edu.measure.quality import qualities as qualities
 from tandem_edu.measure.quality import quality as quality
 from tandem_edu.measure.ratios import Work as Work
 from tandem_edu.measure.ratios import ratio_rows as ratio_rows

@@ -11,16 +11,18 @@ Prefixes are the text's own, so what a drafter meets while decoding, text writte
 easier or harder.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from tandem_edu.errors import require
-from tandem_edu.model import Attached, Transformer
+from tandem_edu.model import Transformer
 from tandem_edu.model.tandem import check_same_vocabulary
 from tandem_edu.model.weights import Model
-from tandem_edu.train.evaluation import token_scores
+from tandem_edu.train.checks import reads_primary
+from tandem_edu.train.evaluation import token_scores_of
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,28 @@ def quality(
     missing or cannot be read in such blocks, for other vocabularies, for no windows, for windows longer
     than a context, and for ids outside the vocabulary.
     """
+    return qualities({"": model}, windows, primary, block_len, batch_size)[""]
+
+
+def qualities(
+    models: Mapping[str, Model],
+    windows: Int[np.ndarray, "count window"],
+    primary: Transformer | None = None,
+    block_len: int = 2,
+    batch_size: int = 8,
+) -> dict[str, Quality]:
+    """`quality` of each model, by its name; the primary reads each window once for all of them."""
     require(len(windows) > 0, "at least one window", len(windows), "use a longer text")
-    if isinstance(model, Attached):
-        expected = f"the {type(model).__name__} with its primary"
-        require(primary is not None, expected, None, "pass primary=...")
-    if primary is not None:
-        check_same_vocabulary(primary.config, model.config)
-    scores = token_scores(model, windows, primary, block_len, batch_size)
-    means = scores.mean((0, 1), dtype=np.float64).tolist()
-    cross_entropy, accuracy, *others = means
+    for model in models.values():
+        if reads_primary(model):
+            expected = f"the {type(model).__name__} with its primary"
+            require(primary is not None, expected, None, "pass primary=...")
+        if primary is not None:
+            check_same_vocabulary(primary.config, model.config)
+    scores = token_scores_of(models, windows, primary, dict.fromkeys(models, block_len), batch_size)
+    return {name: _quality(found) for name, found in scores.items()}
+
+
+def _quality(scores: Float[np.ndarray, "count seq scores"]) -> Quality:
+    cross_entropy, accuracy, *others = scores.mean((0, 1), dtype=np.float64).tolist()
     return Quality(scores.shape[0] * scores.shape[1], accuracy, cross_entropy, *others)

@@ -252,7 +252,8 @@ def ablation_table(
             for label, variant in variants.items()
             if variant.own_text == own
         }
-        trained |= train_together(models, tokens, primary=pair.primary, folder=place)
+        results = train_together(models, tokens, primary=pair.primary, folder=place)
+        trained |= {label: result.model for label, result in results.items()}
     rows = []
     speeds = _speeds(trained, pair, parts) if name == "deep-tandem" else {}
     for label, model in trained.items():

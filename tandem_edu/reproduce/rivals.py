@@ -19,4 +19,4 @@ def rival(name: str, pair: Pair, parts: Texts, folder: Path) -> Model:
     """The model `name`, "wider" or "deeper", trained in `folder / name` (resumable)."""
     tokens = data.encode(pair.tokenizer, parts.train)
     models = {name: (untrained(name, pair.primary), settings(name))}
-    return train_together(models, tokens, primary=pair.primary, folder=folder / name)[name]
+    return train_together(models, tokens, primary=pair.primary, folder=folder / name)[name].model

@@ -55,7 +55,7 @@ def train_drafters(folder: Path, primary: Transformer, tokens, say: Callable[[st
     say(f"2/3  {', '.join(names)}")
     models = {name: (untrained(name, primary), settings(name)) for name in names}
     trained = train_together(models, tokens, primary=primary, folder=folder / "drafters")
-    return {"primary": primary, **trained}
+    return {"primary": primary, **{name: result.model for name, result in trained.items()}}
 
 
 def as_shipped(model: Transformer) -> Transformer:

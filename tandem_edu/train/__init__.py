@@ -13,4 +13,4 @@ from tandem_edu.train.router import train_router as train_router
 from tandem_edu.train.run import Diverged as Diverged
 from tandem_edu.train.run import TrainResult as TrainResult
 from tandem_edu.train.run import train as train
-from tandem_edu.train.together import train_together as train_together
+from tandem_edu.train.run import train_together as train_together

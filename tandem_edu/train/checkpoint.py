@@ -10,7 +10,7 @@ import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
@@ -22,8 +22,7 @@ from tandem_edu.train.recipes import Recipe
 from tandem_edu.train.step import State
 
 History = list[dict[str, Any]]
-States = TypeVar("States", State, dict[str, State])
-"""Of one run, or of several by name."""
+"""A dict an evaluation."""
 NAME = "checkpoint.safetensors"
 _CHUNK = 2**22  # tokens hashed at a time, so that a memory-mapped text is never read whole
 
@@ -32,7 +31,7 @@ def fingerprint(
     model: Model,
     recipe: Recipe,
     tokens: np.ndarray,
-    valid_tokens: np.ndarray,
+    valid_tokens: np.ndarray | None,
     primary: Transformer | None,
 ) -> dict[str, Any]:
     """What determines a run, JSON-able: two runs with equal fingerprints are the same run."""
@@ -42,24 +41,31 @@ def fingerprint(
         "the model's starting weights": _digest(model),
         "the primary": None if primary is None else [describe(primary), _digest(primary)],
         "the training text": _digest(tokens),
-        "the held-out text": _digest(valid_tokens),
+        "the held-out text": _digest(tokens[:0] if valid_tokens is None else valid_tokens),
     }
 
 
-def save_checkpoint(folder: Path, state: States, history: History, run: dict[str, Any]) -> None:
-    """Write the checkpoint over the one before. Raises `BadInput` if it cannot be written."""
-    write_arrays(named_arrays(state), {"run": run, "history": history}, folder / NAME)
+def save_checkpoint(
+    folder: Path, states: dict[str, State], histories: dict[str, History], run: dict[str, Any]
+) -> None:
+    """Write the checkpoint, each model by its name, over the one before.
+
+    Raises `BadInput` if it cannot be written.
+    """
+    write_arrays(named_arrays(states), {"run": run, "history": histories}, folder / NAME)
 
 
-def load_checkpoint(folder: Path, state: States, run: dict[str, Any]) -> tuple[States, History]:
-    """The state and history kept in `folder`; `state` and no history if there is no checkpoint.
+def load_checkpoint(
+    folder: Path, states: dict[str, State], run: dict[str, Any]
+) -> tuple[dict[str, State], dict[str, History]]:
+    """The states and histories kept in `folder`; `states` and no history if there is no checkpoint.
 
     Raises `BadInput` if the checkpoint is of another run, saying what differs, or if it is damaged.
     It is never removed or written over in these cases.
     """
     path = folder / NAME
     if not path.exists():
-        return state, []
+        return states, {}
     # What a killed run had half-written; it was never a checkpoint.
     for part in folder.glob(f".{NAME}.*.part"):
         with suppress(OSError):
@@ -73,7 +79,7 @@ def load_checkpoint(folder: Path, state: States, run: dict[str, Any]) -> tuple[S
     differing = _differences(metadata["run"], json.loads(json.dumps(run)))
     got = f"one that differs in {'; '.join(differing)}"
     require(not differing, f"the checkpoint in {path} to be of this run", got, f"use its values, {mend}")
-    return fill(state, arrays, path), metadata["history"]
+    return fill(states, arrays, path), metadata["history"]
 
 
 def _described(model: Model) -> dict[str, Any]:

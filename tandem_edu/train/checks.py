@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -17,13 +18,18 @@ from tandem_edu.train.recipes import Recipe
 def check_models(model: Model, recipe: Recipe, primary: Transformer | None) -> None:
     """Raise `BadInput` unless model, recipe and primary fit together."""
     _check_kind(model, recipe)
-    reads, name = isinstance(model, Attached), type(model).__name__
+    reads, name = reads_primary(model), type(model).__name__
     needed = f"for the {name}" if reads else "for a recipe that distils"
     needless = not (reads or recipe.uses_teacher)
     require(primary is not None or needless, f"a primary {needed}", None, "pass primary=")
     check_length(recipe.seq_len, model, primary)
     if primary is not None:
         _check_primary(model, primary)
+
+
+def reads_primary(model: Model) -> TypeGuard[Attached]:
+    """Whether it reads the primary given. A joint model has one of its own; the one given only teaches."""
+    return isinstance(model, Attached) and not isinstance(model, Joint)
 
 
 def check_length(seq_len: int, model: Model, primary: Transformer | None) -> None:
@@ -42,13 +48,16 @@ def check_ids(model: Model, *rows: np.ndarray) -> None:
 
 
 def checked_texts(
-    model: Model, recipe: Recipe, tokens: np.ndarray, valid_tokens: np.ndarray
-) -> tuple[Batches, np.ndarray]:
-    """The training batches and the held-out windows.
+    model: Model, recipe: Recipe, tokens: np.ndarray, valid_tokens: np.ndarray | None
+) -> tuple[Batches, np.ndarray | None]:
+    """The training batches and the held-out windows, if there is a held-out text.
 
     Raises `BadInput` if a text is shorter than a window or has ids outside the model's vocabulary.
     """
     batches = Batches(tokens, recipe.batch_size, recipe.seq_len, recipe.seed)
+    if valid_tokens is None:
+        check_ids(model, tokens)
+        return batches, None
     try:
         held_out = windows(valid_tokens, recipe.seq_len, recipe.eval_windows)
     except BadInput as error:
@@ -81,8 +90,7 @@ def _check_kind(model: Model, recipe: Recipe) -> None:
 
 def _check_primary(model: Model, primary: Transformer) -> None:
     check_same_vocabulary(primary.config, model.config)
-    # A joint model has a primary of its own; the one given only teaches.
-    if isinstance(model, Attached) and not isinstance(model, Joint):
+    if reads_primary(model):
         name = type(model).__name__
         got = f"{primary.config} where it has {model.primary_config}"
         mend = f"pass the primary it was built for, or build the {name} with primary.config"

@@ -10,6 +10,8 @@ of that position are
 Axis names: `batch` windows of `window` = seq + 1 tokens.
 """
 
+from collections.abc import Mapping
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -41,9 +43,24 @@ def evaluate(
     `BadInput` for a `block_len` it cannot be asked for, for windows longer than a context, and for ids
     outside the vocabulary.
     """
-    means = token_scores(model, windows, primary, block_len, batch_size).mean((0, 1), dtype=np.float64)
+    return evaluate_all({"": model}, windows, primary, {"": block_len}, batch_size)[""]
+
+
+def evaluate_all(
+    models: Mapping[str, Model],
+    windows: Int[np.ndarray, "n window"],
+    primary: Transformer | None,
+    block_lens: Mapping[str, int],
+    batch_size: int = 8,
+) -> dict[str, dict[str, float]]:
+    """`evaluate` of each model, at its own block length; the primary reads once for all."""
     names = ("valid_loss", "valid_accuracy", "valid_agreement")
-    return {name: float(mean) for name, mean in zip(names, means, strict=False)}
+    scores = token_scores_of(models, windows, primary, block_lens, batch_size)
+    means = {name: found.mean((0, 1), dtype=np.float64) for name, found in scores.items()}
+    return {
+        model: {name: float(mean) for name, mean in zip(names, found, strict=False)}
+        for model, found in means.items()
+    }
 
 
 def token_scores(
@@ -54,19 +71,41 @@ def token_scores(
     batch_size: int = 8,
 ) -> Float[np.ndarray, "n seq scores"]:
     """The scores of each position: 2 of them, with a primary 4, in the order above. As `evaluate`."""
-    if isinstance(model, Attached):
-        check_block_len(model, block_len)
-    check_length(windows.shape[1] - 1, model, primary)
-    check_ids(model, windows)
+    return token_scores_of({"": model}, windows, primary, {"": block_len}, batch_size)[""]
+
+
+def token_scores_of(
+    models: Mapping[str, Model],
+    windows: Int[np.ndarray, "n window"],
+    primary: Transformer | None,
+    block_lens: Mapping[str, int],
+    batch_size: int = 8,
+) -> dict[str, Float[np.ndarray, "n seq scores"]]:
+    """`token_scores` of each model, at its own block length; the primary reads once for all."""
+    for name, model in models.items():
+        if isinstance(model, Attached):
+            check_block_len(model, block_lens[name])
+        check_length(windows.shape[1] - 1, model, primary)
+        check_ids(model, windows)
     n = len(windows)
     # Repeated windows fill the last batch, so that all batches share one compiled program.
     padded = np.resize(windows, (-(-n // batch_size) * batch_size, windows.shape[1]))
-    sizes = jnp.int32(block_len)
-    scores = [
-        np.asarray(_scores(model, primary, jnp.asarray(padded[start : start + batch_size], jnp.int32), sizes))
-        for start in range(0, len(padded), batch_size)
-    ]
-    return np.concatenate(scores)[:n]
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in models}
+    for start in range(0, len(padded), batch_size):
+        batch = jnp.asarray(padded[start : start + batch_size], jnp.int32)
+        # A program of its own, so that it is compiled once for all models.
+        read = None if primary is None else _read(primary, batch)
+        for name, model in models.items():
+            found = _scores(model, primary, batch, read, jnp.int32(block_lens[name]))
+            scores[name].append(np.asarray(found))
+    return {name: np.concatenate(found)[:n] for name, found in scores.items()}
+
+
+@eqx.filter_jit
+def _read(
+    primary: Transformer, batch: Int[Array, "batch window"]
+) -> tuple[Float[Array, "batch seq vocab"], Float[Array, "batch depth seq d_primary"]]:
+    return primary(batch[:, :-1], return_hidden=True)
 
 
 @eqx.filter_jit
@@ -74,10 +113,11 @@ def _scores(
     model: Model,
     primary: Transformer | None,
     batch: Int[Array, "batch window"],
+    read: tuple[Float[Array, "batch seq vocab"], Float[Array, "batch depth seq d_primary"]] | None,
     block_len: Int[Array, ""],
 ) -> Float[Array, "batch seq scores"]:
     tokens, targets = batch[:, :-1], batch[:, 1:]
-    teacher, hidden = (None, None) if primary is None else primary(tokens, return_hidden=True)
+    teacher, hidden = (None, None) if read is None else read
     logits = predict(model, primary, tokens, hidden, (block_len, jnp.zeros_like(block_len)))
     guesses = jnp.argmax(logits, axis=-1)
     scores = [token_losses(logits, targets), guesses == targets]

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from tandem_edu.errors import BadInput
-from tandem_edu.model import Transformer
+from tandem_edu.model import Joint, Transformer
 from tandem_edu.model.layers import Block
 from tandem_edu.model.weights import Model, owned
 from tandem_edu.train.losses import Objective
@@ -34,6 +34,7 @@ def split(model: Model) -> tuple[PyTree, PyTree]:
     return eqx.partition(model, owned(model))
 
 
+@eqx.filter_jit
 def init_state(model: Model, recipe: Recipe) -> State:
     """The state before the first step.
 
@@ -107,12 +108,15 @@ def predict(
     hidden: Float[Array, "batch depth seq d_primary"] | None,
     block: tuple[Int[Array, ""], Int[Array, ""]] | None,
 ) -> Float[Array, "batch seq vocab"]:
-    """Logits of either kind of model.
+    """Logits of every kind of model.
 
-    One that reads a primary needs it, its states `hidden` of these tokens, and (block_len, offset).
+    One that reads a primary needs it, its states `hidden` of these tokens, and (block_len, offset); one that
+    has a primary of its own needs the last only.
     """
     if isinstance(model, Transformer):
         return model(tokens)
+    if isinstance(model, Joint) and block is not None:
+        return model(tokens, *block)
     if primary is None or hidden is None or block is None:
         expected = f"primary, hidden and block for the {type(model).__name__}"
         raise BadInput(expected, "None", "pass the primary and block_lens")
@@ -184,35 +188,18 @@ def mean_over(
 
 @eqx.filter_jit(donate="all-except-first")
 def train_step(
-    given: tuple[PyTree, Transformer | None, Int[Array, "batch window"]],
-    state: State,
-    recipe: Recipe,
-    objective: Objective,
-) -> tuple[State, Float[Array, ""]]:
-    """The next state, and the loss before the step.
-
-    `given` is what stays: the untrained part of the model, the primary (or `None`), the batch. The
-    memory of `state` is given away. Recipe and objective are part of the program, which is therefore
-    compiled once a phase; what a phase has no use for, such as the primary's head in a phase without
-    distillation, is left out by the compiler.
-    """
-    rest, primary, batch = given
-    states, losses = _advance(((rest,), primary, batch), (state,), (recipe,), (objective,))
-    return states[0], losses[0]
-
-
-@eqx.filter_jit(donate="all-except-first")
-def train_steps(
     given: tuple[tuple[PyTree, ...], Transformer | None, Int[Array, "batch window"]],
     states: tuple[State, ...],
     recipes: tuple[Recipe, ...],
     objectives: tuple[Objective, ...],
 ) -> tuple[tuple[State, ...], tuple[Float[Array, ""], ...]]:
-    """`train_step` of several models on one batch, which the primary reads once for all of them."""
-    return _advance(given, states, recipes, objectives)
+    """The next state of each model, and its loss before the step; the primary reads once for all.
 
-
-def _advance(given, states, recipes, objectives):
+    `given` is what stays: the untrained part of each model, the primary (or `None`), the batch. The
+    memory of `states` is given away. Recipes and objectives are part of the program, which is therefore
+    compiled once a phase; what a phase has no use for, such as the primary's head in a phase without
+    distillation, is left out by the compiler.
+    """
     rests, primary, batch = given
     blocks = [
         draw_block(recipe, state.step) if recipe.block_lens else None

@@ -8,7 +8,7 @@ import oracle
 import pytest
 
 from tandem_edu.errors import BadInput
-from tandem_edu.measure import quality
+from tandem_edu.measure import qualities, quality
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
 
 
@@ -59,6 +59,14 @@ def test_equals_the_loop(kind, windows, tiny_primary, tiny_secondary, tiny_tande
         measured.total_variation,
     )
     np.testing.assert_allclose(figures, slow_quality(model, windows, tiny_primary), rtol=1e-4)
+
+
+def test_several_are_measured_as_one_by_one(windows, tiny_primary, tiny_secondary, tiny_tandem):
+    models = {"secondary": tiny_secondary, "tandem": tiny_tandem, "primary": tiny_primary}
+    found = qualities(models, windows, tiny_primary, block_len=3, batch_size=2)
+    assert list(found) == list(models)
+    for name, model in models.items():
+        assert found[name] == quality(model, windows, tiny_primary, block_len=3, batch_size=2)
 
 
 def test_a_model_is_its_own_best_drafter(windows, tiny_primary):

@@ -39,7 +39,7 @@ def test_training_a_joint_moves_both_and_keeps_them_tied(pair):
     primary, tandem = pair
     text = np.random.default_rng(0).integers(0, 13, 600)
     settings = recipe("tandem-ce", steps=3, batch_size=4, seq_len=16, learning_rate=1e-2, eval_windows=4)
-    trained, _ = train(Joint(primary, tandem), settings, text, text, primary=primary, progress=False)
+    trained, _ = train(Joint(primary, tandem), settings, text, text, progress=False)
     before, after = primary.blocks[0].mlp, trained.primary.blocks[0].mlp
     assert not eqx.tree_equal(before, after)
     if tandem.config.shared_vocab:

@@ -157,6 +157,20 @@ def test_the_dashboard_follows_trainings_one_after_the_other():
         dashboard.follow("other")
 
 
+def test_the_dashboard_follows_trainings_side_by_side():
+    dashboard = training_dashboard(["distilled", "tandem"])
+    entry = {"step": 10, "tokens": 20480, "seconds": 3.0, "valid_loss": 2.5, "valid_accuracy": 0.5}
+    for _ in range(2):  # the second time as if the cell were run again
+        hear, waiting = dashboard.follow_all(), dashboard.value
+        hear("tandem", {**entry, "valid_agreement": 0.25})
+        assert dashboard.value == waiting  # drawn when both have had their evaluation
+        hear("distilled", entry)
+        assert [len(history) for history in dashboard.histories.values()] == [1, 1]
+        assert "25.0%" in dashboard.value and dashboard.picture().alt.count("ends at") == 2
+    with pytest.raises(BadInput, match="a name among distilled, tandem"):
+        hear("other", entry)
+
+
 def test_the_router_panel(tiny_primary, tiny_tandem):
     from tandem_edu.train import train_router
 

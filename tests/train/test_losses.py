@@ -295,8 +295,8 @@ def test_a_tandems_step_lowers_the_loss_it_is_given(name, tiny_tandem, tiny_prim
 
     state, seen = init_state(tiny_tandem, recipe), []
     for _ in range(3):
-        given = (split(tiny_tandem)[1], tiny_primary, batch)
-        state, loss = train_step(given, state, recipe, objective)
+        given = ((split(tiny_tandem)[1],), tiny_primary, batch)
+        (state,), (loss,) = train_step(given, (state,), (recipe,), (objective,))
         seen.append(float(loss))
     assert seen[0] == pytest.approx(float(first_loss(tiny_tandem, tiny_primary)), rel=1e-5)
     assert seen[0] > seen[1] > seen[2]

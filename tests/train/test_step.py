@@ -42,8 +42,9 @@ def advance(model, recipe, primary=None, objective=None, steps=3):
     """The state after some steps, and the losses."""
     rest, state, losses = split(model)[1], init_state(model, recipe), []
     for n in range(steps):
-        given = (rest, primary, batch(n))
-        state, loss = train_step(given, state, recipe, objective or recipe.objective_at(n))
+        given = ((rest,), primary, batch(n))
+        goal = objective or recipe.objective_at(n)
+        (state,), (loss,) = train_step(given, (state,), (recipe,), (goal,))
         losses.append(float(loss))
     return state, losses
 
@@ -219,11 +220,12 @@ def test_one_compilation_serves_all_block_lengths_and_one_more_each_phase(
 
 def test_the_primarys_head_is_left_out_without_distillation(tiny_tandem, tiny_primary):
     """In the compiled program, not only in the source: count the floating-point operations."""
-    args = ((split(tiny_tandem)[1], tiny_primary, batch()), init_state(tiny_tandem, some(block_lens=(2,))))
     recipe = some(block_lens=(2,))
+    given = ((split(tiny_tandem)[1],), tiny_primary, batch())
+    states = (init_state(tiny_tandem, recipe),)
 
     def flops(objective):
-        compiled = train_step.lower(*args, recipe, objective).compile().compiled
+        compiled = train_step.lower(given, states, (recipe,), (objective,)).compile().compiled
         return compiled.cost_analysis()["flops"]
 
     head = 2 * 3 * 9 * 16 * 13  # multiply-add, batch, seq, d_primary, vocab
@@ -233,7 +235,7 @@ def test_the_primarys_head_is_left_out_without_distillation(tiny_tandem, tiny_pr
 def test_the_state_is_given_away_and_the_model_is_not(tiny_secondary):
     recipe = some()
     state = init_state(tiny_secondary, recipe)
-    train_step((split(tiny_secondary)[1], None, batch()), state, recipe, Objective())
+    train_step(((split(tiny_secondary)[1],), None, batch()), (state,), (recipe,), (Objective(),))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.trained))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(tiny_secondary))
 
@@ -253,8 +255,8 @@ def test_a_batch_in_parts_is_the_same_batch(tiny_primary, tiny_tandem, micro_bat
     rows = jax.random.randint(jax.random.key(3), (4, 17), 0, tiny_primary.config.vocab_size)
     ends = []
     for one in (whole, parts):
-        given = (split(tiny_tandem)[1], tiny_primary, rows)
-        state, loss = train_step(given, init_state(tiny_tandem, one), one, Objective(ce=1.0, kl=0.5))
+        given = ((split(tiny_tandem)[1],), tiny_primary, rows)
+        (state,), loss = train_step(given, (init_state(tiny_tandem, one),), (one,), (DISTIL,))
         ends.append((loss, state.trained))
     for mine, theirs in zip(*map(jax.tree.leaves, ends), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
@@ -267,8 +269,8 @@ def test_rematerialisation_changes_no_update(tiny_primary, tiny_tandem):
     rows = jax.random.randint(jax.random.key(3), (2, 17), 0, tiny_primary.config.vocab_size)
     ends = []
     for one in (kept, again):
-        given = (split(tiny_tandem)[1], tiny_primary, rows)
-        state, loss = train_step(given, init_state(tiny_tandem, one), one, DISTIL)
+        given = ((split(tiny_tandem)[1],), tiny_primary, rows)
+        (state,), loss = train_step(given, (init_state(tiny_tandem, one),), (one,), (DISTIL,))
         ends.append((loss, state.trained))
     for mine, theirs in zip(*map(jax.tree.leaves, ends), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
@@ -279,8 +281,9 @@ def test_rematerialisation_needs_less_memory():
 
     def temporary(remat):
         one = some(batch_size=4, seq_len=128, micro_batches=1, remat=remat)
-        given = (split(model)[1], None, batch(rows=4, width=129))
-        compiled = train_step.lower(given, init_state(model, one), one, Objective()).compile().compiled
+        given = ((split(model)[1],), None, batch(rows=4, width=129))
+        lowered = train_step.lower(given, (init_state(model, one),), (one,), (Objective(),))
+        compiled = lowered.compile().compiled
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporary(True) < 0.6 * temporary(False)

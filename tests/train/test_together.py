@@ -8,7 +8,7 @@ import pytest
 from tandem_edu.errors import BadInput
 from tandem_edu.model import BlockPrediction, Joint, Tandem
 from tandem_edu.model.weights import named_arrays
-from tandem_edu.train import Diverged, Objective, Recipe, together, train, train_together
+from tandem_edu.train import Diverged, Objective, Recipe, run, train, train_together
 
 TEXT = np.tile(np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 12, 0], np.uint16), 60)
 DISTIL = ((1.0, Objective(ce=0.1, kl=0.9)),)
@@ -33,18 +33,47 @@ def test_each_is_trained_as_if_alone(models, tiny_primary):
     side_by_side = train_together(models, TEXT, primary=tiny_primary, progress=False)
     for name, (model, recipe) in models.items():
         alone = train(model, recipe, TEXT, TEXT, primary=tiny_primary, progress=False).model
-        for mine, theirs in zip(jax.tree.leaves(side_by_side[name]), jax.tree.leaves(alone), strict=True):
+        assert side_by_side[name].history == []
+        mine_and_theirs = map(jax.tree.leaves, (side_by_side[name].model, alone))
+        for mine, theirs in zip(*mine_and_theirs, strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+def test_each_is_evaluated_as_if_alone(models, tiny_primary):
+    heard = []
+    how = {"primary": tiny_primary, "progress": False}
+    together = train_together(models, TEXT, TEXT, on_eval=lambda *said: heard.append(said), **how)
+    for name, (model, recipe) in models.items():
+        alone = train(model, recipe, TEXT, TEXT, **how).history
+        assert [entry["step"] for entry in together[name].history] == [3, 6]
+        for mine, theirs in zip(together[name].history, alone, strict=True):
+            assert mine.keys() == theirs.keys()
+            for figure in mine.keys() - {"seconds"}:
+                assert mine[figure] == pytest.approx(theirs[figure], rel=1e-3), (name, figure)
+    assert [name for name, _ in heard] == 2 * list(models)
+    assert [entry for _, entry in heard[:3]] == [together[name].history[0] for name in models]
 
 
 class Killed(Exception):
     pass
 
 
-def test_a_run_that_was_broken_off_ends_with_the_same_bits(models, tiny_primary, tmp_path, monkeypatch):
-    how = {"primary": tiny_primary, "progress": False, "checkpoint_every": 2}
+def without_seconds(results):
+    return {name: [entry | {"seconds": 0} for entry in result.history] for name, result in results.items()}
+
+
+@pytest.mark.parametrize("valid_tokens", [None, TEXT], ids=["unevaluated", "evaluated"])
+def test_a_run_that_was_broken_off_ends_with_the_same_bits(
+    valid_tokens, models, tiny_primary, tmp_path, monkeypatch
+):
+    how = {
+        "valid_tokens": valid_tokens,
+        "primary": tiny_primary,
+        "progress": False,
+        "checkpoint_every": 2,
+    }
     whole = train_together(models, TEXT, **how)
-    steps, step = 0, together.train_steps
+    steps, step = 0, run.train_step
 
     def dying(*arguments):
         nonlocal steps
@@ -53,13 +82,16 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bits(models, tiny_primary,
             raise Killed
         return step(*arguments)
 
-    monkeypatch.setattr(together, "train_steps", dying)
+    monkeypatch.setattr(run, "train_step", dying)
     with pytest.raises(Killed):
         train_together(models, TEXT, folder=tmp_path, **how)
     monkeypatch.undo()
     resumed = train_together(models, TEXT, folder=tmp_path, **how)
-    for mine, theirs in zip(named_arrays(resumed).items(), named_arrays(whole).items(), strict=True):
-        assert mine[0] == theirs[0] and np.array_equal(mine[1], theirs[1])
+    assert without_seconds(resumed) == without_seconds(whole)
+    for name in models:
+        mine, theirs = (named_arrays(results[name].model) for results in (resumed, whole))
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(mine[leaf], theirs[leaf]) for leaf in mine), name
 
 
 def test_models_that_are_never_stored_can_be_broken_off_too(tiny_primary, tiny_tandem, tmp_path):
@@ -70,7 +102,8 @@ def test_models_that_are_never_stored_can_be_broken_off_too(tiny_primary, tiny_t
     first, again = (
         train_together(models, TEXT, primary=tiny_primary, folder=tmp_path, progress=False) for _ in range(2)
     )
-    for mine, theirs in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+    models_of = lambda results: jax.tree.leaves([result.model for result in results.values()])
+    for mine, theirs in zip(models_of(first), models_of(again), strict=True):
         assert np.array_equal(mine, theirs)
 
 
@@ -96,6 +129,14 @@ def test_a_checkpoint_of_other_models_is_refused_in_a_few_words(models, tiny_pri
         train_together(models, TEXT, **how)
 
 
+def test_recipes_with_other_evaluations_are_refused_only_if_there_are_any(models, tiny_primary):
+    models["plain"] = (models["plain"][0], some(eval_every=2))
+    how = {"primary": tiny_primary, "progress": False}
+    with pytest.raises(BadInput, match="one eval_every"):
+        train_together(models, TEXT, TEXT, **how)
+    train_together(models, TEXT, **how)
+
+
 def test_no_model_is_refused():
     with pytest.raises(BadInput, match="at least one model"):
         train_together({}, TEXT)
@@ -112,7 +153,7 @@ def test_checkpoints_come_every_so_many_steps_or_not_at_all(models, tiny_primary
 def test_what_has_diverged_is_named_and_never_kept(
     spoils, found, models, tiny_primary, tmp_path, monkeypatch
 ):
-    step = together.train_steps
+    step = run.train_step
 
     def overflowing(given, states, recipes, objectives):
         states, losses = step(given, states, recipes, objectives)
@@ -125,8 +166,9 @@ def test_what_has_diverged_is_named_and_never_kept(
 
     how = {"primary": tiny_primary, "folder": tmp_path, "checkpoint_every": 2, "progress": False}
     with monkeypatch.context() as patch:
-        patch.setattr(together, "train_steps", overflowing)
+        patch.setattr(run, "train_step", overflowing)
         with pytest.raises(Diverged, match=f"of distilled, got {found} at step 4: try a smaller"):
             train_together(models, TEXT, **how)
     resumed = train_together(models, TEXT, **how)  # from step 2
-    assert all(np.isfinite(leaf).all() for leaf in named_arrays(resumed).values())
+    for result in resumed.values():
+        assert all(np.isfinite(leaf).all() for leaf in named_arrays(result.model).values())

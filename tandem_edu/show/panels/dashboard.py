@@ -12,7 +12,7 @@ from tandem_edu.show.tables import html_table
 
 
 class TrainingDashboard(widgets.HTML):
-    """Show it, and give `train(..., on_eval=dashboard.follow(name))` to each training.
+    """Show it, and give its `follow(name)` to each `train`, or `follow_all()` to one `train_together`.
 
     It is drawn anew at each evaluation. `picture()` is what stays for readers without a kernel. Raises
     `BadInput` for no names, or when asked to follow another.
@@ -24,18 +24,36 @@ class TrainingDashboard(widgets.HTML):
         self.histories: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
 
     def follow(self, name: str) -> Callable[[dict[str, Any]], None]:
-        """The callback for the training of `name`."""
-        known = ", ".join(self.histories)
-        require(name in self.histories, f"a name among {known}", repr(name), "check the spelling")
+        """The `on_eval` for the training of `name`."""
+        self._known(name)
         self.histories[name] = []  # a cell that is run again trains anew
 
         def on_eval(entry: dict[str, Any]) -> None:
             self.histories[name].append(entry)
-            last = html_table(self.rows(last=1), "At the last evaluation")
-            each = html_table(self.rows(), "At each evaluation", folded=True)
-            self.value = self.picture().html() + last + each
+            self._draw()
 
         return on_eval
+
+    def follow_all(self) -> Callable[[str, dict[str, Any]], None]:
+        """The `on_eval` for training all of them together."""
+        self.histories = {name: [] for name in self.histories}
+
+        def on_eval(name: str, entry: dict[str, Any]) -> None:
+            self._known(name)
+            self.histories[name].append(entry)
+            if len(set(map(len, self.histories.values()))) == 1:  # when each has had its evaluation
+                self._draw()
+
+        return on_eval
+
+    def _known(self, name: str) -> None:
+        known = ", ".join(self.histories)
+        require(name in self.histories, f"a name among {known}", repr(name), "check the spelling")
+
+    def _draw(self) -> None:
+        last = html_table(self.rows(last=1), "At the last evaluation")
+        each = html_table(self.rows(), "At each evaluation", folded=True)
+        self.value = self.picture().html() + last + each
 
     def picture(self) -> Picture:
         """The curves so far."""
