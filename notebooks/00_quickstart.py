@@ -149,6 +149,8 @@ sampled = {
     "key": jax.random.key(3),
     "repetitions": 1,
 }
+if FAST:  # greedy, with the programs that are compiled already
+    sampled |= {"max_new_tokens": 80, "max_block_len": 8, "sampling": te.Sampling()}
 shipped = te.measure.compare(
     primary,
     {"distilled secondary": pair.distilled, "tandem": pair.tandem},
@@ -202,7 +204,7 @@ models = {
     "distilled secondary": (secondary, recipe("distilled", **copying)),
     "tandem": (tandem, recipe("tandem-distil", block_lens=(2, 4, 8), **copying)),  # γ: one of these a step
 }
-trained = train_together(models, tokens, primary=primary)
+trained = {name: result.model for name, result in train_together(models, tokens, primary=primary).items()}
 
 # %%
 yours = te.measure.compare(primary, trained, prompts, block_lens=(4,), **sampled)

@@ -15,7 +15,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/03_training_a_pair.ipynb)
 #
-# **Time:** about three and a half minutes of computing on a laptop's CPU, about one (an estimate) on a Colab
+# **Time:** about two and a half minutes of computing on a laptop's CPU, about one (an estimate) on a Colab
 # GPU.
 #
 # **At the end you can**
@@ -46,9 +46,9 @@ from IPython.display import HTML, display
 
 import tandem_edu as te
 from tandem_edu import data, show
-from tandem_edu.measure import quality
+from tandem_edu.measure import qualities
 from tandem_edu.show.panels import training_dashboard
-from tandem_edu.train import Objective, recipe, train
+from tandem_edu.train import Objective, recipe, train_together
 from tandem_edu.train.step import split
 from tandem_edu.zoo import texts
 
@@ -93,13 +93,14 @@ def new_tandem(layer_map):
 # CE + λ·KL, λ = 0.5 (`recipe("tandem-distil")`; that λ's term is added is our reading); for the short
 # trainings here we take little CE and much KL (`copying`).
 #
-# Four short trainings, same data, same number of steps, same untrained secondary. The curves show one figure
-# for all, whatever they learn by: cross-entropy to held-out text, the mean of −log q(t), in *nats* (natural
+# Four short trainings, same number of steps, same untrained secondary, and the same data: they go side by
+# side, so that the primary reads each batch once for all. The curves show one figure for each, whatever it
+# learns by: cross-entropy to held-out text, the mean of −log q(t), in *nats* (natural
 # logarithms); tandems in blocks of 2.
 
 # %%
 settings = {"batch_size": 8, "seq_len": 128, "learning_rate": 4e-3}
-settings |= {"steps": 6, "eval_windows": 4} if FAST else {"steps": 110, "eval_windows": 32}
+settings |= {"steps": 6, "eval_windows": 4} if FAST else {"steps": 140, "eval_windows": 32}
 copying = ((1.0, Objective(ce=0.1, kl=0.9)),)  # from the first step to the last (1.0: all of them)
 telling = ((1.0, Objective(ce=1.0)),)
 blocks = {"block_lens": (2, 4, 8)}
@@ -113,11 +114,9 @@ dashboard = training_dashboard(list(plans))
 display(dashboard)
 
 # %%
-trained = {}
-for name, (model, plan) in plans.items():
-    trained[name], _ = train(
-        model, plan, tokens, valid, primary=primary, progress=False, on_eval=dashboard.follow(name)
-    )
+trained = train_together(
+    plans, tokens, valid, primary=primary, progress=False, on_eval=dashboard.follow_all()
+)
 dashboard.picture()
 
 # %% [markdown]
@@ -135,17 +134,16 @@ dashboard.picture()
 
 # %%
 contenders = {
-    **trained,
+    **{name: result.model for name, result in trained.items()},
     "shipped: distilled": pair.distilled,
     "shipped: tandem": pair.tandem,
     "primary": primary,
 }
 
 
-def row(name, model):
+def row(name, found):
     """One line of the table."""
-    found = quality(model, windows, primary, block_len=2)
-    learning, _ = split(model)  # what is trained, and what is frozen
+    learning, _ = split(contenders[name])  # what is trained, and what is frozen
     return {
         "model": name,
         "trained weights": f"{sum(leaf.size for leaf in jax.tree.leaves(learning)):,}",
@@ -156,7 +154,8 @@ def row(name, model):
     }
 
 
-display(HTML(show.html_table([row(*one) for one in contenders.items()], "On held-out files")))
+measured = qualities(contenders, windows, primary, block_len=2)
+display(HTML(show.html_table([row(*one) for one in measured.items()], "On held-out files")))
 shipped = pair.card["tandem"]["recipe"]
 print(f"shipped tandem: {shipped['steps']:,} steps of {shipped['batch_size'] * shipped['seq_len']:,} tokens;")
 print("its losses' weights:", shipped["objectives"][-1][1])
@@ -182,22 +181,24 @@ print("its losses' weights:", shipped["objectives"][-1][1])
 # as above; `"fused"`: a low, a middle and the top one together.
 
 # %%
-histories, readers = {"middle": dashboard.histories["tandem"]}, {"middle": trained["tandem"]}  # from above
-for name, layer_map in {"last": "last", "fused": "fused"}.items():
-    plan = recipe("tandem-distil", objectives=copying, **blocks, **settings)
-    readers[name], histories[name] = train(new_tandem(layer_map), plan, tokens, valid, primary=primary)
-for name, model in readers.items():
-    found = quality(model, windows, primary, block_len=2)
-    print(f"{name:8} reads states {model.projections[0].states}: agreement {found.agreement:.1%}")
-show.loss_curves(histories)
+maps = {"last": "last", "fused": "fused"}
+plan = recipe("tandem-distil", objectives=copying, **blocks, **settings)
+readers = {"middle": trained["tandem"]}  # from above
+readers |= train_together(
+    {name: (new_tandem(layer_map), plan) for name, layer_map in maps.items()}, tokens, valid, primary=primary
+)
+tandems = {name: result.model for name, result in readers.items()}
+for name, found in qualities(tandems, windows, primary, block_len=2).items():
+    print(f"{name:8} reads states {tandems[name].projections[0].states}: agreement {found.agreement:.1%}")
+show.loss_curves({name: result.history for name, result in readers.items()})
 
 # %% [markdown]
 # One seed and so little text do not rank these maps: agreement and the curves need not even tell the same.
 # `tandem-edu reproduce --stage states` trains longer, in the paper's form (`own_history=False`), with the
 # control and confidence intervals, and does tell them apart: see `results/README.md` in the repository.
 #
-# **Your turn.** Add `"mine": [(2, 5, 8)]` to the dictionary. Or set `blocks = {"block_lens": (2,)}` above,
-# then `(2, 4, 8)`, and measure both with `quality(..., block_len=8)`: what do long blocks in training buy?
+# **Your turn.** Add `"mine": [(2, 5, 8)]` to `maps`. Or set `blocks = {"block_lens": (2,)}` above,
+# then `(2, 4, 8)`, and measure both with `qualities(..., block_len=8)`: what do long blocks in training buy?
 #
 # **Your turn.** Is it the weights? `dataclasses.replace(small, d_ff=512)` makes a secondary with as many
 # trained weights as the tandem. Train it as a second control.

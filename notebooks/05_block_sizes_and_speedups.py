@@ -116,6 +116,7 @@ for name, (median, low, high) in list(steps.items())[1:]:
 # speculative decoding SPEED; its baseline is SPEED with the distilled secondary.)
 
 # %%
+shared = {"max_block_len": 8} if FAST else {}  # one program for all γ: sooner compiled, slower to run
 comparison = te.measure.compare(
     pair.primary,
     drafters,
@@ -126,6 +127,7 @@ comparison = te.measure.compare(
     key=jax.random.key(0),
     repetitions=2 if FAST else 5,
     progress=True,
+    **shared,
 )
 
 # %% [markdown]

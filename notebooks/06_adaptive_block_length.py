@@ -184,7 +184,7 @@ print(f"τ = 0 (γ = {longest}, and the router asked in vain): {np.median(sweep[
 # times.)
 
 # %%
-lengths = (2, 4) if FAST else (1, 2, 3, 4, 5, 6)
+lengths = (2,) if FAST else (1, 2, 3, 4, 5, 6)
 timed = {"repetitions": 2 if FAST else 4, **sampled}
 rivals = compare(pair.primary, drafters, prompts, block_lens=(*lengths, longest), **timed)
 rival, long = rivals.fastest("tandem"), rivals.run("tandem", longest)

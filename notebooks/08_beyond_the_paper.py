@@ -108,11 +108,11 @@ untrained = {
     "early exit": te.EarlyExit(config, exit_layer=2, key=key),
 }
 if FAST:
-    untrained = {name: untrained[name] for name in ("plain secondary", "tandem")}
+    untrained = {"tandem": untrained["tandem"]}
 
 copying = {"steps": 6 if FAST else 85, "objectives": ((1.0, Objective(ce=0.1, kl=0.9)),), **short}
 alone, looking = recipe("distilled", **copying), recipe("tandem-distil", block_lens=(2, 4), **copying)
-drafters = train_together(
+results = train_together(
     {
         name: (model, alone if isinstance(model, te.Transformer) else looking)
         for name, model in untrained.items()
@@ -120,7 +120,8 @@ drafters = train_together(
     tokens,
     primary=primary,
 )
-drafters["prompt lookup"] = te.PromptLookup(1024, ngram=3)
+trained = {name: result.model for name, result in results.items()}
+drafters = {**trained, "prompt lookup": te.PromptLookup(1024, ngram=3)}
 
 # %% [markdown]
 # ## One table
@@ -145,12 +146,14 @@ comparison = te.measure.compare(
 
 # %%
 windows = data.windows(valid, seq_len=128, limit=8 if FAST else 64)
-rows = []
-for (name, drafter), decoded in zip(drafters.items(), show.decoding_rows(comparison, [4]), strict=True):
-    agreement = "–"
-    if not isinstance(drafter, te.PromptLookup):
-        agreement = f"{te.measure.quality(drafter, windows, primary, block_len=4).agreement:.1%}"
-    rows.append({"drafter": name, "agreement": agreement} | decoded)
+agreement = {
+    name: f"{found.agreement:.1%}"
+    for name, found in te.measure.qualities(trained, windows, primary, block_len=4).items()
+}
+rows = [
+    {"drafter": name, "agreement": agreement.get(name, "–")} | decoded
+    for name, decoded in zip(drafters, show.decoding_rows(comparison, [4]), strict=True)
+]
 display(HTML(show.html_table(rows, "Drafters at γ = 4, sampled")))
 
 # %%
@@ -215,8 +218,8 @@ with tempfile.TemporaryDirectory() as folder:
     te.to_hf(pair.distilled, f"{folder}/small")
     large, little = te.from_hf(f"{folder}/large"), te.from_hf(f"{folder}/small")
     words = Tokenizer.from_file(f"{folder}/large/tokenizer.json")
-text = jnp.asarray(prompts[0])
-print(f"largest difference of logits: {float(jnp.abs(large(text) - primary(text)).max()):.1e}")
+text, read = jnp.asarray(prompts[0]), jax.jit(lambda model, ids: model(ids))
+print(f"largest difference of logits: {float(jnp.abs(read(large, text) - read(primary, text)).max()):.1e}")
 out = te.speculate(large, little, words.encode("Return the number of").ids, 24, block_len=2)
 print(repr(words.decode(out.tokens.tolist())))
 print(f"in {int(out.trace.cycles)} calls of the primary")
