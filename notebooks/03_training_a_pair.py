@@ -93,10 +93,10 @@ def new_tandem(layer_map):
 # CE + λ·KL, λ = 0.5 (`recipe("tandem-distil")`; that λ's term is added is our reading); for the short
 # trainings here we take little CE and much KL (`copying`).
 #
-# Four short trainings, same number of steps, same untrained secondary, and the same data: they go side by
-# side, so that the primary reads each batch once for all. The curves show one figure for each, whatever it
-# learns by: cross-entropy to held-out text, the mean of −log q(t), in *nats* (natural
-# logarithms); tandems in blocks of 2.
+# Four short trainings with the same untrained secondary, steps and data. They go side by side, so that the
+# primary reads each batch once for all four. The curves show one figure for each, whatever it learns by:
+# cross-entropy to held-out text, the mean of −log q(t), in *nats* (natural logarithms); tandems in blocks of
+# 2.
 
 # %%
 settings = {"batch_size": 8, "seq_len": 128, "learning_rate": 4e-3}
@@ -161,10 +161,9 @@ print(f"shipped tandem: {shipped['steps']:,} steps of {shipped['batch_size'] * s
 print("its losses' weights:", shipped["objectives"][-1][1])
 
 # %% [markdown]
-# After so short a training which is ahead, the tandem or its control, depends on little things: it must learn
-# to read the primary besides, and the next section has other maps, in another order. Compare the two shipped
-# rows. (The curves above end elsewhere than the table's cross-entropies: they are of less text, in windows
-# half as long.)
+# After so short a training a tandem's lead over its control is small, and another seed may turn it: it must
+# learn to read the primary besides. Compare the two shipped rows. (The curves above end elsewhere than the
+# table's cross-entropies: they are of less text, in windows half as long.)
 #
 # Does copying teach even the *text* faster than the text does? Compare the cross-entropies. The primary's
 # distribution says at each place what a thousand texts would say there; the text says one token. After a long

@@ -1,7 +1,7 @@
 """The main job, end to end: train a tandem and its control on the shipped primary, and look.
 
-Two trainings (a distilled secondary; the same secondary as a tandem, with the same data, steps and
-losses), then the same held-out prompts decoded by both, then one page with what came out.
+Two drafters trained side by side (a distilled secondary; the same secondary as a tandem, with the same data,
+steps and losses), then the same held-out prompts decoded by both, then one page with what came out.
 """
 
 import time

@@ -19,9 +19,7 @@ from jaxtyping import Float, Int
 
 from tandem_edu.errors import require
 from tandem_edu.model import Transformer
-from tandem_edu.model.tandem import check_same_vocabulary
 from tandem_edu.model.weights import Model
-from tandem_edu.train.checks import reads_primary
 from tandem_edu.train.evaluation import token_scores_of
 
 
@@ -50,8 +48,8 @@ def quality(
     """Measure `model` on `windows` (see `tandem_edu.data.windows`).
 
     One that reads a primary does so in blocks of `block_len`. Raises `BadInput` if its primary is
-    missing or cannot be read in such blocks, for other vocabularies, for no windows, for windows longer
-    than a context, and for ids outside the vocabulary.
+    missing, another, or cannot be read in such blocks, for other vocabularies, for no windows, for
+    windows longer than a context, and for ids outside the vocabulary.
     """
     return qualities({"": model}, windows, primary, block_len, batch_size)[""]
 
@@ -65,12 +63,6 @@ def qualities(
 ) -> dict[str, Quality]:
     """`quality` of each model, by its name; the primary reads each window once for all of them."""
     require(len(windows) > 0, "at least one window", len(windows), "use a longer text")
-    for model in models.values():
-        if reads_primary(model):
-            expected = f"the {type(model).__name__} with its primary"
-            require(primary is not None, expected, None, "pass primary=...")
-        if primary is not None:
-            check_same_vocabulary(primary.config, model.config)
     scores = token_scores_of(models, windows, primary, dict.fromkeys(models, block_len), batch_size)
     return {name: _quality(found) for name, found in scores.items()}
 

@@ -11,7 +11,7 @@ from tandem_edu.measure import Interval, bootstrap
 from tandem_edu.model import Transformer
 from tandem_edu.model.weights import Model
 from tandem_edu.reproduce.table import Table
-from tandem_edu.train.evaluation import token_scores
+from tandem_edu.train.evaluation import token_scores, token_scores_of
 from tandem_edu.zoo.shipped import Pair
 
 SEQ_LEN = 256
@@ -61,13 +61,14 @@ def position_table(pair: Pair, text: Corpus, block_len: int = LONG_LEN) -> Table
     """Agreement with the primary at each position of a block."""
     units = document_windows(pair.tokenizer, text)
     models = {"distilled": pair.distilled, "tandem-ce": pair.tandem_ce, "tandem": pair.tandem}
-    found = {
-        name: np.concatenate([token_scores(model, unit, pair.primary, block_len)[..., 2] for unit in units])
-        for name, model in models.items()
-    }
-    place = np.arange(SEQ_LEN) % block_len
+    windows, block_lens = np.concatenate(units), dict.fromkeys(models, block_len)
+    found = token_scores_of(models, windows, pair.primary, block_lens)
+    place, agreed = np.arange(SEQ_LEN) % block_len, 2
     rows = [
-        {"position": i + 1, **{name: float(scores[:, place == i].mean()) for name, scores in found.items()}}
+        {
+            "position": i + 1,
+            **{name: float(scores[:, place == i, agreed].mean()) for name, scores in found.items()},
+        }
         for i in range(block_len)
     ]
     note = f"At each position of a block of {block_len}; the first reads the pending token."

@@ -5,12 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from tandem_edu.errors import require
 from tandem_edu.measure import Calibration, Comparison, Run, spread
 from tandem_edu.show.picture import BLACK, GREEN, Picture, canvas, legend, primary_alone, series, untypeset
 
 
 def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
-    """Held-out loss against training steps, one line a model; `histories` as `TrainResult.history`."""
+    """Held-out loss against training steps, one line a model; `histories` as `TrainResult.history`.
+
+    Raises `BadInput` for a history without an evaluation.
+    """
+    unevaluated = ", ".join(name for name, history in histories.items() if not history)
+    mend = "train it with valid_tokens"
+    require(not unevaluated, "an evaluation of each model", f"none of {unevaluated}", mend)
     figure, axes = canvas("Held-out loss while training", "training step", "cross-entropy (nats per token)")
     ends = []
     for (name, history), (colour, marker, line) in zip(histories.items(), series(histories), strict=True):

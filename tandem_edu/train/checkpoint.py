@@ -8,6 +8,7 @@ killed, what lies there is the last whole checkpoint. Batches and block draws ar
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,21 +28,26 @@ NAME = "checkpoint.safetensors"
 _CHUNK = 2**22  # tokens hashed at a time, so that a memory-mapped text is never read whole
 
 
-def fingerprint(
-    model: Model,
-    recipe: Recipe,
+def fingerprints(
+    models: Mapping[str, tuple[Model, Recipe]],
     tokens: np.ndarray,
     valid_tokens: np.ndarray | None,
     primary: Transformer | None,
-) -> dict[str, Any]:
-    """What determines a run, JSON-able: two runs with equal fingerprints are the same run."""
-    return {
-        "recipe": recipe.to_dict(),
-        "model": _described(model),
-        "the model's starting weights": _digest(model),
+) -> dict[str, dict[str, Any]]:
+    """What determines each model's training, JSON-able: runs with equal fingerprints are the same run."""
+    shared = {
         "the primary": None if primary is None else [describe(primary), _digest(primary)],
         "the training text": _digest(tokens),
         "the held-out text": _digest(tokens[:0] if valid_tokens is None else valid_tokens),
+    }
+    return {
+        name: {
+            "recipe": recipe.to_dict(),
+            "model": _described(model),
+            "the model's starting weights": _digest(model),
+            **shared,
+        }
+        for name, (model, recipe) in models.items()
     }
 
 

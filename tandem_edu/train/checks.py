@@ -1,6 +1,7 @@
 """What a person may get wrong before a run starts: one clear error each, and no step is wasted."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeGuard
 
@@ -23,8 +24,7 @@ def check_models(model: Model, recipe: Recipe, primary: Transformer | None) -> N
     needless = not (reads or recipe.uses_teacher)
     require(primary is not None or needless, f"a primary {needed}", None, "pass primary=")
     check_length(recipe.seq_len, model, primary)
-    if primary is not None:
-        _check_primary(model, primary)
+    check_primary(model, primary)
 
 
 def reads_primary(model: Model) -> TypeGuard[Attached]:
@@ -32,38 +32,53 @@ def reads_primary(model: Model) -> TypeGuard[Attached]:
     return isinstance(model, Attached) and not isinstance(model, Joint)
 
 
+def check_primary(model: Model, primary: Transformer | None) -> None:
+    """Raise `BadInput` unless it is what `model` reads, or of one vocabulary with a model that reads none."""
+    name = type(model).__name__
+    reads = reads_primary(model)
+    require(primary is not None or not reads, f"the {name} with its primary", None, "pass primary=...")
+    if primary is not None:
+        check_same_vocabulary(primary.config, model.config)
+    if primary is not None and reads_primary(model):
+        got = f"{primary.config} where it has {model.primary_config}"
+        mend = f"pass the primary it was built for, or build the {name} with primary.config"
+        require(primary.config == model.primary_config, f"the {name}'s own primary", got, mend)
+
+
 def check_length(seq_len: int, model: Model, primary: Transformer | None) -> None:
     """Raise `BadInput` for a sequence longer than a context."""
-    for each in filter(None, (model, primary)):
+    own = model.primary if isinstance(model, Joint) else None
+    for each in filter(None, (model, primary, own)):
         expected = f"seq_len of at most max_len = {each.config.max_len}"
         require(seq_len <= each.config.max_len, expected, seq_len, "take a smaller seq_len")
 
 
-def check_ids(model: Model, *rows: np.ndarray) -> None:
-    """Raise `BadInput` for ids outside the model's vocabulary, which JAX would clamp or give as nan."""
+def check_ids(models: Iterable[Model], *rows: np.ndarray) -> None:
+    """Raise `BadInput` for ids outside a model's vocabulary, which JAX would clamp or give as nan."""
     lowest, highest = (int(pick([pick(row) for row in rows])) for pick in (np.min, np.max))
-    expected = f"ids of a vocabulary of {model.config.vocab_size}"
-    fits = lowest >= 0 and highest < model.config.vocab_size
+    smallest = min(model.config.vocab_size for model in models)
+    expected = f"ids of a vocabulary of {smallest}"
+    fits = lowest >= 0 and highest < smallest
     require(fits, expected, f"{lowest}..{highest}", "use the tokenizer the model is sized for")
 
 
 def checked_texts(
-    model: Model, recipe: Recipe, tokens: np.ndarray, valid_tokens: np.ndarray | None
+    models: Iterable[Model], recipe: Recipe, tokens: np.ndarray, valid_tokens: np.ndarray | None
 ) -> tuple[Batches, np.ndarray | None]:
     """The training batches and the held-out windows, if there is a held-out text.
 
-    Raises `BadInput` if a text is shorter than a window or has ids outside the model's vocabulary.
+    Raises `BadInput` if a text is shorter than a window or has ids outside a model's vocabulary.
     """
     batches = Batches(tokens, recipe.batch_size, recipe.seq_len, recipe.seed)
     if valid_tokens is None:
-        check_ids(model, tokens)
+        check_ids(models, tokens)
         return batches, None
     try:
         held_out = windows(valid_tokens, recipe.seq_len, recipe.eval_windows)
     except BadInput as error:
         mend = "hold out more text or take a smaller seq_len"
         raise BadInput("valid_tokens to evaluate on", f"none that will do ({error})", mend) from None
-    check_ids(model, tokens, valid_tokens)
+    check_ids(models, tokens, valid_tokens)
     return batches, held_out
 
 
@@ -86,12 +101,3 @@ def _check_kind(model: Model, recipe: Recipe) -> None:
     else:
         got = f"block_lens={recipe.block_lens}"
         require(not recipe.block_lens, "a recipe without block_lens for a Transformer", got, mend)
-
-
-def _check_primary(model: Model, primary: Transformer) -> None:
-    check_same_vocabulary(primary.config, model.config)
-    if reads_primary(model):
-        name = type(model).__name__
-        got = f"{primary.config} where it has {model.primary_config}"
-        mend = f"pass the primary it was built for, or build the {name} with primary.config"
-        require(primary.config == model.primary_config, f"the {name}'s own primary", got, mend)

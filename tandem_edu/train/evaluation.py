@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 from tandem_edu.model import Attached, Transformer
 from tandem_edu.model.attached import check_block_len
 from tandem_edu.model.weights import Model
-from tandem_edu.train.checks import check_ids, check_length
+from tandem_edu.train.checks import check_ids, check_length, check_primary, reads_primary
 from tandem_edu.train.losses import token_losses
 from tandem_edu.train.step import predict
 
@@ -40,8 +40,8 @@ def evaluate(
     - `valid_agreement`: share where argmax q is the primary's argmax (only with a primary).
 
     A model that reads the primary does so in blocks of `block_len` from position 0 on. Raises
-    `BadInput` for a `block_len` it cannot be asked for, for windows longer than a context, and for ids
-    outside the vocabulary.
+    `BadInput` for a primary that is missing or another, for a `block_len` it cannot be asked for, for
+    windows longer than a context, and for ids outside the vocabulary.
     """
     return evaluate_all({"": model}, windows, primary, {"": block_len}, batch_size)[""]
 
@@ -56,11 +56,8 @@ def evaluate_all(
     """`evaluate` of each model, at its own block length; the primary reads once for all."""
     names = ("valid_loss", "valid_accuracy", "valid_agreement")
     scores = token_scores_of(models, windows, primary, block_lens, batch_size)
-    means = {name: found.mean((0, 1), dtype=np.float64) for name, found in scores.items()}
-    return {
-        model: {name: float(mean) for name, mean in zip(names, found, strict=False)}
-        for model, found in means.items()
-    }
+    means = {name: found.mean((0, 1), dtype=np.float64).tolist() for name, found in scores.items()}
+    return {name: dict(zip(names, found, strict=False)) for name, found in means.items()}
 
 
 def token_scores(
@@ -83,29 +80,43 @@ def token_scores_of(
 ) -> dict[str, Float[np.ndarray, "n seq scores"]]:
     """`token_scores` of each model, at its own block length; the primary reads once for all."""
     for name, model in models.items():
+        check_primary(model, primary)
         if isinstance(model, Attached):
             check_block_len(model, block_lens[name])
         check_length(windows.shape[1] - 1, model, primary)
-        check_ids(model, windows)
+    check_ids(models.values(), windows)
     n = len(windows)
     # Repeated windows fill the last batch, so that all batches share one compiled program.
     padded = np.resize(windows, (-(-n // batch_size) * batch_size, windows.shape[1]))
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in models}
-    for start in range(0, len(padded), batch_size):
-        batch = jnp.asarray(padded[start : start + batch_size], jnp.int32)
-        # A program of its own, so that it is compiled once for all models.
-        read = None if primary is None else _read(primary, batch)
-        for name, model in models.items():
-            found = _scores(model, primary, batch, read, jnp.int32(block_lens[name]))
-            scores[name].append(np.asarray(found))
-    return {name: np.concatenate(found)[:n] for name, found in scores.items()}
+    sizes = {name: jnp.int32(block_lens[name]) for name in models}
+    batches = [
+        _scores_of(models, primary, jnp.asarray(padded[start : start + batch_size], jnp.int32), sizes)
+        for start in range(0, len(padded), batch_size)
+    ]
+    return {name: np.concatenate([batch[name] for batch in batches])[:n] for name in models}
+
+
+def _scores_of(
+    models: Mapping[str, Model],
+    primary: Transformer | None,
+    batch: Int[Array, "batch window"],
+    block_lens: Mapping[str, Int[Array, ""]],
+) -> dict[str, Float[np.ndarray, "batch seq scores"]]:
+    """Of one batch. The primary's reading is a program of its own, compiled once for all models."""
+    reading = None if primary is None else _read(primary, batch, any(map(reads_primary, models.values())))
+    return {
+        name: np.asarray(_scores(model, primary, batch, reading, block_lens[name]))
+        for name, model in models.items()
+    }
 
 
 @eqx.filter_jit
 def _read(
-    primary: Transformer, batch: Int[Array, "batch window"]
-) -> tuple[Float[Array, "batch seq vocab"], Float[Array, "batch depth seq d_primary"]]:
-    return primary(batch[:, :-1], return_hidden=True)
+    primary: Transformer, batch: Int[Array, "batch window"], states: bool
+) -> tuple[Float[Array, "batch seq vocab"], Float[Array, "batch depth seq d_primary"] | None]:
+    """The primary's logits, and its states if some model reads them."""
+    tokens = batch[:, :-1]
+    return primary(tokens, return_hidden=True) if states else (primary(tokens), None)
 
 
 @eqx.filter_jit
@@ -113,11 +124,11 @@ def _scores(
     model: Model,
     primary: Transformer | None,
     batch: Int[Array, "batch window"],
-    read: tuple[Float[Array, "batch seq vocab"], Float[Array, "batch depth seq d_primary"]] | None,
+    reading: tuple[Float[Array, "batch seq vocab"], Float[Array, "batch depth seq d_primary"] | None] | None,
     block_len: Int[Array, ""],
 ) -> Float[Array, "batch seq scores"]:
     tokens, targets = batch[:, :-1], batch[:, 1:]
-    teacher, hidden = (None, None) if read is None else read
+    teacher, hidden = (None, None) if reading is None else reading
     logits = predict(model, primary, tokens, hidden, (block_len, jnp.zeros_like(block_len)))
     guesses = jnp.argmax(logits, axis=-1)
     scores = [token_losses(logits, targets), guesses == targets]

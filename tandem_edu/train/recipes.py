@@ -193,8 +193,7 @@ def _checked_objectives(objectives: Any) -> tuple[tuple[float, Objective], ...]:
 def _weights(objective: Objective) -> dict[str, float]:
     """`ce` and `kl`, and the others where they are not 0.
 
-    So a recipe that can do without the others is written as it was before there were any, and the
-    checkpoint of a run begun then is still that run's.
+    So a recipe that can do without the others is written as it was before there were any.
     """
     weights = dataclasses.asdict(objective).items()
     return {name: weight for name, weight in weights if weight or name in ("ce", "kl")}

@@ -11,8 +11,7 @@ bit, as if it had never stopped.
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,7 +19,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 from tqdm import tqdm
 
 from tandem_edu.data import Batches
@@ -28,15 +26,16 @@ from tandem_edu.errors import BadInput, at_least, require
 from tandem_edu.model import Transformer
 from tandem_edu.model.weights import Model
 from tandem_edu.progress import progress_bar
-from tandem_edu.train.checkpoint import NAME, History, fingerprint, load_checkpoint, save_checkpoint
+from tandem_edu.train.checkpoint import NAME, History, fingerprints, load_checkpoint, save_checkpoint
 from tandem_edu.train.checks import check_models, checked_texts, made_folder
 from tandem_edu.train.evaluation import evaluate_all
 from tandem_edu.train.recipes import Recipe
-from tandem_edu.train.step import State, init_state, split, train_step
+from tandem_edu.train.step import init_state, split, train_step
 
 SAME_BATCHES = ("steps", "batch_size", "seq_len", "seed", "micro_batches")
-SAME_EVALUATIONS = ("eval_every", "eval_windows")
 """What the recipes of models that are trained together must agree in."""
+SAME_EVALUATIONS = ("eval_every", "eval_windows")
+"""And this too, where they are evaluated."""
 
 
 class TrainResult(NamedTuple):
@@ -108,117 +107,138 @@ def train_together(
 
     Arguments as of `train`, but that `on_eval` is called with a model's name and its entry. Without
     `valid_tokens` there are no evaluations, the histories stay empty, and a checkpoint is kept after every
-    `checkpoint_every` steps instead. Raises `BadInput` where `train` does, for no model, and for recipes
-    that differ in what decides the text they see; `Diverged` as `train` does.
+    `checkpoint_every` steps instead. An entry's `seconds` are those of all models together, and one that
+    diverges ends the run of all.
+
+    Raises `BadInput` where `train` does, for no model, and for recipes that differ in what decides the text
+    they see; `Diverged` as `train` does.
     """
-    require(bool(models), "at least one model", "none", "pass name: (model, recipe)")
+    shared = _agreed(models, evaluated=valid_tokens is not None)
     at_least(1, checkpoint_every, "checkpoint_every", "leave it out")
-    recipes = {name: recipe for name, (_, recipe) in models.items()}
-    for field in SAME_BATCHES if valid_tokens is None else SAME_BATCHES + SAME_EVALUATIONS:
-        values = {name: getattr(recipe, field) for name, recipe in recipes.items()}
-        require(len(set(values.values())) == 1, f"one {field} for all", values, "change the recipes")
     for model, recipe in models.values():
         check_models(model, recipe, primary)
-        batches, held_out = checked_texts(model, recipe, tokens, valid_tokens)
-    start = {name: init_state(*one) for name, one in models.items()}
-    place, identity, kept = None, {}, {}
+    batches, held_out = checked_texts([model for model, _ in models.values()], shared, tokens, valid_tokens)
+    every = checkpoint_every if held_out is None else shared.eval_every
+    run = _Run(models, shared, primary, batches, held_out, every)
     if folder is not None:
-        place = made_folder(folder)
-        identity = {name: fingerprint(*one, tokens, valid_tokens, primary) for name, one in models.items()}
-        start, kept = load_checkpoint(place, start, identity)
-    histories: dict[str, History] = kept or {name: [] for name in models}
-    every = checkpoint_every if held_out is None else recipe.eval_every
-    rests = {name: split(model)[1] for name, (model, _) in models.items()}
-    run = _Run(recipes, rests, primary, batches, held_out, every, place)
-    last = next(iter(histories.values()))[-1:]
-    states = start
-    for states, entries in run.stretches(start, last[0]["seconds"] if last else 0.0, progress):
-        for name, entry in entries.items():
-            histories[name].append(entry)
-        if place is not None:
-            save_checkpoint(place, states, histories, identity)
-        if on_eval is not None:
-            for name, entry in entries.items():
-                on_eval(name, dict(entry))
-    return {name: TrainResult(model, histories[name]) for name, model in run.models(states).items()}
+        run.keep_in(made_folder(folder), fingerprints(models, tokens, valid_tokens, primary))
+    run.go(progress, on_eval)
+    return {name: TrainResult(model, run.histories[name]) for name, model in run.models().items()}
 
 
-@dataclass(frozen=True)
+def _agreed(models: Mapping[str, tuple[Model, Recipe]], evaluated: bool) -> Recipe:
+    """One of the recipes, for what all of them agree in."""
+    require(len(models) > 0, "at least one model", "none", "pass name: (model, recipe)")
+    named = all(isinstance(name, str) for name in models)
+    require(named, "names that are strings", list(models), "a checkpoint knows the models by them")
+    for field in (*SAME_BATCHES, *(SAME_EVALUATIONS if evaluated else ())):
+        values = {name: getattr(recipe, field) for name, (_, recipe) in models.items()}
+        require(len(set(values.values())) == 1, f"one {field} for all", values, "change the recipes")
+    return next(iter(models.values()))[1]
+
+
 class _Run:
-    """What stays the same while the states go on."""
+    """The states of all models, and what is done with them."""
 
-    recipes: dict[str, Recipe]
-    rests: dict[str, PyTree]
-    primary: Transformer | None
-    batches: Batches
-    held_out: np.ndarray | None
-    every: int
-    place: Path | None
+    def __init__(
+        self,
+        models: Mapping[str, tuple[Model, Recipe]],
+        shared: Recipe,
+        primary: Transformer | None,
+        batches: Batches,
+        held_out: np.ndarray | None,
+        every: int,
+    ):
+        self.shared, self.primary, self.batches = shared, primary, batches
+        self.held_out, self.every = held_out, every
+        self.recipes = {name: recipe for name, (_, recipe) in models.items()}
+        self.rests = {name: split(model)[1] for name, (model, _) in models.items()}
+        self.states = {name: init_state(*one) for name, one in models.items()}
+        self.histories: dict[str, History] = {name: [] for name in models}
+        self.place: Path | None = None
+        self.identity: dict[str, Any] = {}
+        self.kept = 0  # the step of the last checkpoint
 
-    def models(self, states: dict[str, State]) -> dict[str, Model]:
-        """The models with the arrays of `states`."""
-        return {name: eqx.combine(states[name].trained, rest) for name, rest in self.rests.items()}
+    def keep_in(self, place: Path, identity: dict[str, Any]) -> None:
+        """Keep checkpoints in `place`, and begin where the last one is."""
+        self.place, self.identity = place, identity
+        self.states, histories = load_checkpoint(place, self.states, identity)
+        self.histories = histories or self.histories
+        self.kept = self.done
 
-    def stretches(
-        self, states: dict[str, State], seconds: float, progress: bool
-    ) -> Iterator[tuple[dict[str, State], dict[str, dict[str, Any]]]]:
-        """Train on from `states`, which took `seconds`; after each stretch give the states.
+    def models(self) -> dict[str, Model]:
+        """The models as they are now."""
+        return {name: eqx.combine(self.states[name].trained, rest) for name, rest in self.rests.items()}
 
-        Beside them an entry for each model's history, if there is a text to evaluate on.
-        """
+    @property
+    def done(self) -> int:
+        """Steps."""
+        return int(next(iter(self.states.values())).step)
+
+    def go(self, progress: bool, on_eval: Callable[[str, dict[str, Any]], None] | None) -> None:
+        """Train to the end; evaluate and keep a checkpoint after each stretch of `every` steps."""
+        tokens = self.shared.batch_size * self.shared.seq_len
+        seconds = max((history[-1]["seconds"] for history in self.histories.values() if history), default=0.0)
         began = time.perf_counter() - seconds
-        some = next(iter(self.recipes.values()))
-        tokens = some.batch_size * some.seq_len
         with progress_bar(
             show=progress,
-            total=some.tokens,
-            initial=tokens * _steps_done(states),
-            desc=some.name if len(self.recipes) == 1 else f"{len(self.recipes)} models",
+            total=self.shared.tokens,
+            initial=self.done * tokens,
+            desc=self.shared.name if len(self.recipes) == 1 else f"{len(self.recipes)} models",
             unit=" tokens",
             unit_scale=True,
         ) as bar:
-            for now, losses in self._steps(states, some.steps, bar, tokens):
-                step, scores = _steps_done(now), self._scores(now)
-                done = {"step": step, "tokens": step * tokens, "seconds": time.perf_counter() - began}
-                means = {name: {"train_loss": math.fsum(of) / len(of)} for name, of in losses.items()}
-                yield now, {name: done | means[name] | found for name, found in scores.items()}
+            for losses in self._stretches(bar):
+                self._check_weights()
+                scores = self._scores()
+                for name, found in scores.items():
+                    done = {"step": self.done, "tokens": self.done * tokens}
+                    took = {"seconds": time.perf_counter() - began}
+                    mean = {"train_loss": math.fsum(losses[name]) / len(losses[name])}
+                    self.histories[name].append(done | took | mean | found)
+                if self.place is not None:
+                    save_checkpoint(self.place, self.states, self.histories, self.identity)
+                    self.kept = self.done
+                if on_eval is not None:
+                    for name in scores:
+                        on_eval(name, dict(self.histories[name][-1]))
 
-    def _steps(
-        self, states: dict[str, State], steps: int, bar: tqdm, tokens: int
-    ) -> Iterator[tuple[dict[str, State], dict[str, list[float]]]]:
-        """Stretch by stretch the states and the losses of its steps."""
+    def _stretches(self, bar: tqdm) -> Iterator[dict[str, list[float]]]:
+        """Step by step; after each stretch the states are those after it, and this gives its losses."""
         # Tuples, because a tree of a dict comes back in another order (so do states from a checkpoint).
         rests, recipes = tuple(self.rests.values()), tuple(self.recipes.values())
-        current = tuple(states[name] for name in self.recipes)
-        pending: tuple[Any, ...] | None = None
-        stretch: list[list[float]] = []
-        for step in range(_steps_done(states), steps):
+        current = tuple(self.states[name] for name in self.recipes)
+        losses: list[Any] = []
+        for step in range(self.done, self.shared.steps):
             given = (rests, self.primary, jnp.asarray(self.batches(step)))
             objectives = tuple(recipe.objective_at(step) for recipe in recipes)
-            current, losses = train_step(given, current, recipes, objectives)
+            current, latest = train_step(given, current, recipes, objectives)
+            losses.append(latest)
             # Only now are the losses before asked for: meanwhile the processor is busy with this step.
-            if pending is not None:
-                stretch.append(self._finite(pending, step))
-                bar.set_postfix(loss=", ".join(f"{loss:.3f}" for loss in stretch[-1]), refresh=False)
-            pending = losses
-            bar.update(tokens)
-            done = step + 1
-            if done % self.every == 0 or done == steps:
-                stretch.append(self._finite(pending, done))
-                now = dict(zip(self.recipes, current, strict=True))
-                self._check_weights(now, done)
-                yield now, dict(zip(self.recipes, map(list, zip(*stretch, strict=True)), strict=True))
-                pending, stretch = None, []
+            if len(losses) > 1:
+                losses[-2] = self._finite(losses[-2], step)
+                bar.set_postfix(loss=", ".join(f"{loss:.3f}" for loss in losses[-2]), refresh=False)
+            bar.update(self.shared.batch_size * self.shared.seq_len)
+            if (step + 1) % self.every == 0 or step + 1 == self.shared.steps:
+                losses[-1] = self._finite(losses[-1], step + 1)
+                self.states = dict(zip(self.recipes, current, strict=True))
+                yield dict(zip(self.recipes, map(list, zip(*losses, strict=True)), strict=True))
+                losses = []
 
-    def _scores(self, states: dict[str, State]) -> dict[str, dict[str, float]]:
+    def _scores(self) -> dict[str, dict[str, float]]:
         """Of each model, if there is a text to evaluate on."""
         if self.held_out is None:
             return {}
-        some = next(iter(self.recipes.values()))
         block_lens = {name: (recipe.block_lens or (1,))[0] for name, recipe in self.recipes.items()}
-        return evaluate_all(self.models(states), self.held_out, self.primary, block_lens, some.batch_size)
+        how = (self.held_out, self.primary, block_lens, self.shared.batch_size)
+        scores = evaluate_all(self.models(), *how)
+        for name, found in scores.items():
+            # Weights may be finite, and so large that what they make is not.
+            if not math.isfinite(found["valid_loss"]):
+                self._refuse(name, f"a held-out loss of {found['valid_loss']}", self.done)
+        return scores
 
-    def _finite(self, losses: tuple[Any, ...], step: int) -> list[float]:
+    def _finite(self, losses: Sequence[Any], step: int) -> list[float]:
         """The losses as numbers. `Diverged` if one is not finite; steps count from 1."""
         numbers = [float(loss) for loss in losses]
         for name, loss in zip(self.recipes, numbers, strict=True):
@@ -226,19 +246,15 @@ class _Run:
                 self._refuse(name, f"a loss of {loss}", step)
         return numbers
 
-    def _check_weights(self, states: dict[str, State], step: int) -> None:
+    def _check_weights(self) -> None:
         """`Diverged` if a weight is not finite: a gradient overflows behind a fine loss."""
-        for name, state in states.items():
+        for name, state in self.states.items():
             if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.trained)):
-                self._refuse(name, "a weight that is not finite", step)
+                self._refuse(name, "a weight that is not finite", self.done)
 
     def _refuse(self, name: str, got: str, step: int) -> NoReturn:
-        kept, last = "no checkpoint was kept", (step - 1) // self.every * self.every
-        if self.place is not None and last > 0:
-            kept = f"the last good checkpoint is {self.place / NAME} (step {last})"
+        kept = "no checkpoint was kept"
+        if self.place is not None and self.kept > 0:
+            kept = f"the last good checkpoint is {self.place / NAME} (step {self.kept})"
         mend = "try a smaller learning_rate, more warmup_steps or a smaller clip_norm"
         raise Diverged(f"finite loss and weights of {name}", f"{got} at step {step}", f"{mend}; {kept}")
-
-
-def _steps_done(states: dict[str, State]) -> int:
-    return int(next(iter(states.values())).step)

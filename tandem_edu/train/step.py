@@ -1,4 +1,4 @@
-"""One training step, compiled: the primary reads, the model predicts, AdamW moves what is its own.
+"""One training step, compiled: the primary reads once, each model predicts, AdamW moves what is its own.
 
 Axis names: `batch` windows of `window` = seq + 1 tokens; inputs and targets are the same tokens, one
 apart. What is trained is every array the model owns; a vocabulary borrowed from the primary
@@ -115,11 +115,13 @@ def predict(
     """
     if isinstance(model, Transformer):
         return model(tokens)
-    if isinstance(model, Joint) and block is not None:
+    name, mend = type(model).__name__, "pass the primary and block_lens"
+    if block is None:
+        raise BadInput(f"block for the {name}", "None", mend)
+    if isinstance(model, Joint):
         return model(tokens, *block)
-    if primary is None or hidden is None or block is None:
-        expected = f"primary, hidden and block for the {type(model).__name__}"
-        raise BadInput(expected, "None", "pass the primary and block_lens")
+    if primary is None or hidden is None:
+        raise BadInput(f"primary and hidden for the {name}", "None", mend)
     return model.teacher_forced(primary, tokens, hidden, *block)
 
 

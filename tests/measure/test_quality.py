@@ -1,5 +1,7 @@
 """Quality against a loop over positions in float64."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import qualities, quality
-from tandem_edu.model import Tandem, Transformer, TransformerConfig
+from tandem_edu.model import Joint, Tandem, Transformer, TransformerConfig
 
 
 def softmax(x):
@@ -69,6 +71,14 @@ def test_several_are_measured_as_one_by_one(windows, tiny_primary, tiny_secondar
         assert found[name] == quality(model, windows, tiny_primary, block_len=3, batch_size=2)
 
 
+def test_a_joint_model_reads_its_own_primary(windows, tiny_primary, tiny_tandem):
+    joint = Joint(tiny_primary, tiny_tandem)
+    expected = quality(tiny_tandem, windows, tiny_primary)
+    assert quality(joint, windows, tiny_primary).agreement == expected.agreement
+    alone = quality(joint, windows)
+    assert alone.cross_entropy == pytest.approx(expected.cross_entropy) and alone.agreement is None
+
+
 def test_a_model_is_its_own_best_drafter(windows, tiny_primary):
     measured = quality(tiny_primary, windows, tiny_primary)
     assert measured.agreement == 1.0
@@ -82,6 +92,9 @@ def test_without_a_primary_there_is_nothing_to_agree_with(windows, tiny_primary)
 def test_bad_input(windows, tiny_primary, tiny_tandem, tiny_config):
     with pytest.raises(BadInput, match="the Tandem with its primary"):
         quality(tiny_tandem, windows)
+    deeper = Transformer(dataclasses.replace(tiny_config, n_layers=4), key=jax.random.key(0))
+    with pytest.raises(BadInput, match="the Tandem's own primary"):
+        quality(tiny_tandem, windows, deeper)
     with pytest.raises(BadInput, match="at least one window"):
         quality(tiny_primary, windows[:0])
     with pytest.raises(BadInput, match=r"ids of a vocabulary of 13, got \d\.\.13"):

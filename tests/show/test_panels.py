@@ -161,12 +161,17 @@ def test_the_dashboard_follows_trainings_side_by_side():
     dashboard = training_dashboard(["distilled", "tandem"])
     entry = {"step": 10, "tokens": 20480, "seconds": 3.0, "valid_loss": 2.5, "valid_accuracy": 0.5}
     for _ in range(2):  # the second time as if the cell were run again
-        hear, waiting = dashboard.follow_all(), dashboard.value
-        hear("tandem", {**entry, "valid_agreement": 0.25})
-        assert dashboard.value == waiting  # drawn when both have had their evaluation
+        hear = dashboard.follow_all()
+        hear("tandem", entry)
         hear("distilled", entry)
-        assert [len(history) for history in dashboard.histories.values()] == [1, 1]
-        assert "25.0%" in dashboard.value and dashboard.picture().alt.count("ends at") == 2
+        once = dashboard.value
+        hear("tandem", {**entry, "step": 20, "valid_agreement": 0.25})
+        assert dashboard.value == once  # drawn when both have had their evaluation
+        hear("distilled", {**entry, "step": 20})
+        assert [len(history) for history in dashboard.histories.values()] == [2, 2]
+        assert "25.0%" in dashboard.value and dashboard.picture().alt.count("after 20 steps") == 2
+    dashboard.follow_all()("tandem", entry)  # the other is not trained this time
+    assert alt(dashboard.value).count("ends at") == 1
     with pytest.raises(BadInput, match="a name among distilled, tandem"):
         hear("other", entry)
 

@@ -12,6 +12,7 @@ import pytest
 from tandem_edu import show
 from tandem_edu.data import train_tokenizer
 from tandem_edu.decode import generate, speculate
+from tandem_edu.errors import BadInput
 from tandem_edu.measure import calibration, compare
 from tandem_edu.show.panels import gamma_panel, gamma_view
 from tandem_edu.show.picture import SERIES, series
@@ -81,6 +82,11 @@ def test_a_picture_is_an_image_that_says_what_it_shows(draw, figures, comparison
     image = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
     assert image.startswith(b"\x89PNG")
     assert len(image) > 5_000
+
+
+def test_there_is_no_curve_without_an_evaluation():
+    with pytest.raises(BadInput, match="an evaluation of each model, got none of secondary, other: train it"):
+        show.loss_curves({"tandem": HISTORY, "secondary": [], "other": []})
 
 
 def test_the_lines_show_the_measured_numbers(comparison):

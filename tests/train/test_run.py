@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tandem_edu.errors import BadInput
-from tandem_edu.model import Tandem, Transformer, TransformerConfig
+from tandem_edu.model import Joint, Tandem, Transformer, TransformerConfig
 from tandem_edu.model.weights import named_arrays, read_arrays
 from tandem_edu.train import Diverged, Objective, Recipe, evaluate, run, train
 from tandem_edu.train.checkpoint import NAME
@@ -295,6 +295,13 @@ def test_divergence_with_nothing_kept(tiny_secondary, monkeypatch):
         quiet(tiny_secondary, some())
 
 
+def test_weights_that_are_finite_and_too_large_are_never_kept(tiny_secondary, tmp_path):
+    wild = some(steps=1, learning_rate=1e13, warmup_steps=0, clip_norm=1e30)
+    with pytest.raises(Diverged, match=r"a held-out loss of nan at step 1.*no checkpoint was kept"):
+        quiet(tiny_secondary, wild, folder=tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_real_divergence(tiny_secondary):
     wild = some(steps=60, learning_rate=1e30, warmup_steps=0, clip_norm=1e30, eval_every=60)
     with pytest.raises(Diverged, match="at step"):
@@ -322,6 +329,7 @@ def test_bad_combinations(tiny_primary, tiny_secondary, tiny_tandem, tiny_config
         (short_model, some(), {}, "at most max_len = 10.*got 12"),
         (tiny_secondary, some(objectives=DISTIL), {"primary": short_primary}, "max_len = 10"),
         (tiny_secondary, some(seq_len=65), {"tokens": NOISE}, "max_len = 64"),
+        (Joint(short_primary, tiny_tandem), blocks, {}, "max_len = 10"),
         (tiny_secondary, some(), {"tokens": TEXT[:12]}, "at least seq_len"),
         (tiny_secondary, some(), {"valid_tokens": TEXT[:12]}, "valid_tokens.*hold out more"),
         (tiny_secondary, some(), {"tokens": TEXT.astype(float)}, "integer array"),

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -40,6 +41,7 @@ def test_each_is_trained_as_if_alone(models, tiny_primary):
 
 
 def test_each_is_evaluated_as_if_alone(models, tiny_primary):
+    models["long blocks"] = (models["tandem"][0], some(objectives=DISTIL, block_lens=(4,)))
     heard = []
     how = {"primary": tiny_primary, "progress": False}
     together = train_together(models, TEXT, TEXT, on_eval=lambda *said: heard.append(said), **how)
@@ -51,7 +53,20 @@ def test_each_is_evaluated_as_if_alone(models, tiny_primary):
             for figure in mine.keys() - {"seconds"}:
                 assert mine[figure] == pytest.approx(theirs[figure], rel=1e-3), (name, figure)
     assert [name for name, _ in heard] == 2 * list(models)
-    assert [entry for _, entry in heard[:3]] == [together[name].history[0] for name in models]
+    assert [entry for _, entry in heard[:4]] == [together[name].history[0] for name in models]
+
+
+def test_a_joint_model_beside_a_whole_one_needs_no_primary(tiny_primary, tiny_secondary, tiny_tandem):
+    models = {
+        "whole": (tiny_secondary, some()),
+        "joint": (Joint(tiny_primary, tiny_tandem), some(block_lens=(2,))),
+    }
+    together = train_together(models, TEXT, TEXT, progress=False)
+    for name, (model, recipe) in models.items():
+        alone = train(model, recipe, TEXT, TEXT, progress=False).history[-1]
+        mine = together[name].history[-1]
+        assert "valid_agreement" not in mine
+        assert mine["valid_loss"] == pytest.approx(alone["valid_loss"], rel=1e-3)
 
 
 class Killed(Exception):
@@ -86,7 +101,13 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bits(
     with pytest.raises(Killed):
         train_together(models, TEXT, folder=tmp_path, **how)
     monkeypatch.undo()
+    heard = []
+    how["on_eval"] = lambda name, entry: heard.append((entry["step"], name))
     resumed = train_together(models, TEXT, folder=tmp_path, **how)
+    assert heard == ([] if valid_tokens is None else [(6, name) for name in models])
+    for result in resumed.values():
+        seconds = [entry["seconds"] for entry in result.history]
+        assert seconds == sorted(set(seconds))
     assert without_seconds(resumed) == without_seconds(whole)
     for name in models:
         mine, theirs = (named_arrays(results[name].model) for results in (resumed, whole))
@@ -94,7 +115,7 @@ def test_a_run_that_was_broken_off_ends_with_the_same_bits(
         assert all(np.array_equal(mine[leaf], theirs[leaf]) for leaf in mine), name
 
 
-def test_models_that_are_never_stored_can_be_broken_off_too(tiny_primary, tiny_tandem, tmp_path):
+def test_models_that_are_never_stored_are_kept_too(tiny_primary, tiny_tandem, tmp_path):
     models = {
         "joint": (Joint(tiny_primary, tiny_tandem), some(block_lens=(2,))),
         "at once": (BlockPrediction(tiny_tandem), some(block_lens=(4,))),
@@ -134,7 +155,23 @@ def test_recipes_with_other_evaluations_are_refused_only_if_there_are_any(models
     how = {"primary": tiny_primary, "progress": False}
     with pytest.raises(BadInput, match="one eval_every"):
         train_together(models, TEXT, TEXT, **how)
+    models["plain"] = (models["plain"][0], some(eval_windows=2))
+    with pytest.raises(BadInput, match="one eval_windows"):
+        train_together(models, TEXT, TEXT, **how)
     train_together(models, TEXT, **how)
+
+
+def test_names_are_strings(models, monkeypatch):
+    """A checkpoint would give them back as strings, whatever they were."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would see it before
+    with pytest.raises(BadInput, match=r"names that are strings, got \[2\]"):
+        train_together({2: models["plain"]}, TEXT)
+
+
+def test_a_bar_for_all(models, tiny_primary, capsys):
+    train_together(models, TEXT, primary=tiny_primary)
+    out, err = capsys.readouterr()
+    assert out == "" and "3 models: 100%" in err and err.rsplit("loss=", 1)[1].count(", ") >= 2
 
 
 def test_no_model_is_refused():
@@ -167,8 +204,10 @@ def test_what_has_diverged_is_named_and_never_kept(
     how = {"primary": tiny_primary, "folder": tmp_path, "checkpoint_every": 2, "progress": False}
     with monkeypatch.context() as patch:
         patch.setattr(run, "train_step", overflowing)
-        with pytest.raises(Diverged, match=f"of distilled, got {found} at step 4: try a smaller"):
+        with pytest.raises(Diverged, match=rf"of distilled, got {found} at step 4: .*\(step 2\)"):
             train_together(models, TEXT, **how)
+        with pytest.raises(Diverged, match=r"at step 4: .*\(step 2\)"):  # though it is not a multiple of 4
+            train_together(models, TEXT, **how | {"checkpoint_every": 4})
     resumed = train_together(models, TEXT, **how)  # from step 2
     for result in resumed.values():
         assert all(np.isfinite(leaf).all() for leaf in named_arrays(result.model).values())

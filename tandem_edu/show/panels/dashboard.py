@@ -41,7 +41,8 @@ class TrainingDashboard(widgets.HTML):
         def on_eval(name: str, entry: dict[str, Any]) -> None:
             self._known(name)
             self.histories[name].append(entry)
-            if len(set(map(len, self.histories.values()))) == 1:  # when each has had its evaluation
+            if len({len(history) for history in self.histories.values() if history}) == 1:
+                # Each that is trained has had its evaluation.
                 self._draw()
 
         return on_eval
