@@ -17,7 +17,7 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything. `FULL` takes up to six minutes on two cores, `QUICK` one."""
+    """How much of everything. `FULL` takes about five minutes on two cores, `QUICK` one."""
 
     drafter_steps: int
     n_prompts: int
