@@ -12,7 +12,12 @@ from tandem_edu.show.picture import BLACK, BLUE, GREEN, ORANGE, PINK, Picture, c
 def thresholds(sweep: Sequence[Threshold], mark: float | None = None) -> Picture:
     """Three pictures side by side over the same τ; `mark` draws a line at one."""
     figure, (length, waste, speed) = canvases(
-        ["Drafts a block", "Wasted drafts", "Times as fast"], "threshold τ", width=9.6, height=3.4
+        ["Drafts a block", "Wasted drafts", "Times as fast"],
+        "threshold τ",
+        width=9.6,
+        height=3.4,
+        room=(0.5, 0.6),
+        between=0.5,
     )
     taus = [one.threshold for one in sweep]
     length.plot(taus, [one.drafted for one in sweep], color=ORANGE, marker="s", ls="--", label="drafted")

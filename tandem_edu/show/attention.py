@@ -7,7 +7,7 @@ from matplotlib.colors import PowerNorm
 
 from tandem_edu.measure.attention import OWN, PRIMARY, primary_share
 from tandem_edu.show.distributions import label_of
-from tandem_edu.show.picture import Picture, canvas
+from tandem_edu.show.picture import Picture, canvas, widest
 
 
 def attention_head(
@@ -16,7 +16,9 @@ def attention_head(
     """The weights of one head over `maps` (see `measure.attention_maps`); `token` marks one row."""
     seq = maps.shape[2]
     height = max(4.2, 1.0 + 0.18 * seq)
-    figure, axes = canvas(f"Where head {head} of layer {layer} looks", "", "token that looks", 7.6, height)
+    names = [f"{label_of(string)}  {i}" for i, string in enumerate(strings)]
+    title, beside = f"Where head {head} of layer {layer} looks", widest(names, 9)
+    figure, axes = canvas(title, "", "token that looks", 7.6, height, (0.4 + beside, 0.2))
     axes.grid(visible=False)
     both = np.concatenate([maps[layer, head, :, side] for side in (OWN, PRIMARY)], axis=-1)
     axes.set_facecolor("#dddddd")  # of what is not looked at
@@ -31,7 +33,10 @@ def attention_head(
         [side * seq + i for side in (0, 1) for i in every], 2 * [str(i) for i in every], fontsize=9
     )
     axes.set_xlabel("token looked at: left by its own view, right as the primary sees it")
-    axes.set_yticks(range(seq), [f"{label_of(string)}  {i}" for i, string in enumerate(strings)], fontsize=9)
+    axes.set_yticks([])
+    for i, name in enumerate(names):  # by hand: a tick has two labels, two marks and a line of the grid
+        axes.text(-1.2, i, name, fontsize=9, ha="right", va="center")
+    axes.yaxis.labelpad = 72 * beside + 10
     alt = f"Attention of head {head} of layer {layer} over {seq} tokens."
     if token is not None:
         axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor="black", linewidth=2)

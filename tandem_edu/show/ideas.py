@@ -21,6 +21,7 @@ from tandem_edu.show.picture import (
     primary_alone,
     series,
     untypeset,
+    widest,
 )
 
 
@@ -28,7 +29,7 @@ def block_mask(seq: int, block_len: int, offset: int = 0, token: int | None = No
     """Whose representations each token of the secondary sees; `token` marks one row and says it in words."""
     own, primary = _masks(seq, block_len, offset)
     title = f"Who sees what (γ = {block_len})"
-    figure, axes = canvas(title, "token looked at", "token that looks", 5.6, 5.0)
+    figure, axes = canvas(title, "token looked at", "token that looks", 5.6, 5.0, (0.65, 0.65))
     axes.grid(visible=False)
     colours = ListedColormap(["#ffffff", BLUE, GREEN])
     axes.imshow(primary + 2 * own, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
@@ -98,7 +99,10 @@ def roofline(hardware: Hardware, weights: float, most: int = 1024) -> Picture:
     """Time to read n tokens at once against n, both on logarithmic axes, and where they stop being free."""
     size = f"{weights / 1e9:.3g} B" if weights >= 1e9 else f"{weights / 1e6:.2g} M"
     figure, axes = canvas(
-        f"{size} weights, {hardware.name}", "tokens at once", "time, in units of one token's"
+        f"{size} weights, {hardware.name}",
+        "tokens at once",
+        "time, in units of one token's",
+        room=(0.75, 0.1),
     )
     n = np.unique(np.round(np.geomspace(1, most, 60)))
     one = read_time(hardware, weights, 1)
@@ -144,7 +148,7 @@ def speedup_curve(
     v(γ) = `verify_cost` + `slope` · γ: what one verification costs, in steps of the primary. `measured`
     points are drawn beside it, with their quartiles.
     """
-    figure, axes = canvas("What acceptance buys", "block length γ", "times as fast")
+    figure, axes = canvas("What acceptance buys", "block length γ", "times as fast", room=(0.65, 0.6))
     factors = speedup_factors(alpha, draft_cost, verify_cost, slope, most)
     gammas = list(range(1, most + 1))
     best = int(np.argmax(factors))
@@ -203,7 +207,12 @@ def speedup_factors(
 def timelines(rows: Mapping[str, Sequence[Span]]) -> Picture:
     """Who works when, one row a way to decode, in steps of the primary; a tick where tokens come out."""
     figure, axes = canvas(
-        "Who works when", "time (decoding steps of the primary)", "", 7.2, 0.9 + 0.7 * len(rows)
+        "Who works when",
+        "time (decoding steps of the primary)",
+        "",
+        7.2,
+        0.9 + 0.7 * len(rows),
+        (min(3.6, 0.2 + widest(rows, 10)), 0.15),
     )
     axes.grid(visible=False)
     told = []
@@ -231,5 +240,5 @@ def timelines(rows: Mapping[str, Sequence[Span]]) -> Picture:
         Patch(color=BLUE, label="primary"),
         Patch(facecolor=ORANGE, hatch="///", edgecolor="white", label="drafter"),
     ]
-    legend(axes, handles=patches, ncols=2, loc="upper right", bbox_to_anchor=(1, 1.25))
+    legend(axes, handles=patches, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     return Picture(figure, f"Timeline, {'; '.join(told)}.")

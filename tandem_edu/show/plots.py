@@ -39,7 +39,7 @@ def acceptance_by_position(comparison: Comparison, block_len: int) -> Picture:
     how = "greedy" if comparison.greedy else "sampled"
     title = f"Acceptance by position in the block (γ = {block_len}, {how})"
     axis = f"position in the block (faint: fewer than {FEW} drafts reached)"
-    figure, axes = canvas(title, axis, "accepted, of those reached")
+    figure, axes = canvas(title, axis, "accepted, of those reached", room=(0.8, 0.1))
     drafters, told = comparison.drafters, []
     draw = _bars if len(drafters) <= 3 else _lines
     for index, (drafter, style) in enumerate(zip(drafters, series(drafters), strict=True)):
