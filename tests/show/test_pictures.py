@@ -8,17 +8,23 @@ from html.parser import HTMLParser
 import ipywidgets
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tandem_edu import show
 from tandem_edu.data import train_tokenizer
 from tandem_edu.decode import generate, speculate
 from tandem_edu.errors import BadInput
-from tandem_edu.measure import calibration, compare
+from tandem_edu.measure import PRESETS, Span, Threshold, calibration, compare
+from tandem_edu.show.adaptive import thresholds
+from tandem_edu.show.attention import attention_head
+from tandem_edu.show.ideas import roofline, speedup_curve, timelines
 from tandem_edu.show.panels import gamma_panel, gamma_view
 from tandem_edu.show.picture import SERIES, series
 from tandem_edu.show.tokens import marked_tokens, printable
 
 PROMPT = np.array([1, 2, 3], np.int32)
+SPEED = np.array([0.9, 1.0, 1.1])
+SPANS = [Span("drafter", 0, 0.4, 0), Span("primary", 0.4, 1.8, 3), Span("primary", 1.8, 3.2, 12)]
 HISTORY = [{"step": 1, "valid_loss": 3.5}, {"step": 2, "valid_loss": 2.25}]
 
 
@@ -82,6 +88,32 @@ def test_a_picture_is_an_image_that_says_what_it_shows(draw, figures, comparison
     image = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
     assert image.startswith(b"\x89PNG")
     assert len(image) > 5_000
+
+
+ROOMS = {
+    "mask": lambda c: show.block_mask(24, 4, token=9),
+    "roofline": lambda c: roofline(PRESETS[-1], 8e9),
+    "speedup": lambda c: speedup_curve(0.99, 0.05, 1.0, measured={"tandem": [(4, 2.2, 2.1, 2.3)]}),
+    "thresholds": lambda c: thresholds(
+        [Threshold(t, 4 - 3 * t, 1.0, 1 - t, 2.0, SPEED + t) for t in (0.0, 1.0)]
+    ),
+    "acceptance": lambda c: show.acceptance_by_position(many_drafters(c), 3),
+    "attention": lambda c: attention_head(np.full((1, 1, 24, 2, 24), 0.1), ["W" * 20] * 24, 0, 0, 3),
+    "timeline": lambda c: timelines({"a drafter with a $long$ name": SPANS, "tandem": SPANS, "third": SPANS}),
+    "long timeline": lambda c: timelines({"W" * 40: SPANS}),
+}
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_what_lays_itself_out_leaves_nothing_outside(name, comparison):
+    """Where the room is given and not measured, every label must still be in the picture."""
+    figure = ROOMS[name](comparison).figure
+    assert figure.get_layout_engine() is None
+    FigureCanvasAgg(figure).draw()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    if name == "long timeline":  # a name may be cut, what it is the name of may not
+        box = figure.axes[0].get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+    assert 0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height
 
 
 def test_there_is_no_curve_without_an_evaluation():
