@@ -34,8 +34,9 @@ def attention_head(
     )
     axes.set_xlabel("token looked at: left by its own view, right as the primary sees it")
     axes.set_yticks([])
+    beside_it = axes.get_yaxis_transform()
     for i, name in enumerate(names):  # by hand: a tick has two labels, two marks and a line of the grid
-        axes.text(-1.2, i, name, fontsize=9, ha="right", va="center")
+        axes.text(-0.01, i, name, fontsize=9, ha="right", va="center", transform=beside_it)
     axes.yaxis.labelpad = 72 * beside + 10
     alt = f"Attention of head {head} of layer {layer} over {seq} tokens."
     if token is not None:

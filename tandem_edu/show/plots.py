@@ -194,7 +194,7 @@ def quality_against_time(cross_entropy: Mapping[str, float], milliseconds: Mappi
         colour, marker = (GREEN, "o") if name in tandems else (colour, marker)
         x, y = milliseconds[name], cross_entropy[name]
         axes.plot(x, y, color=colour, marker=marker, linestyle="none", markersize=9)
-        below = name in tandems and tandems.index(name) % 2 == 0  # their line goes down to the right
+        below = name in tandems and tandems.index(name) % 2 == 0  # neighbours on their line not both
         at = (-8, -4, "right", "top") if below else (8, 4, "left", "bottom")
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         label = axes.annotate(

@@ -99,6 +99,7 @@ ROOMS = {
     ),
     "acceptance": lambda c: show.acceptance_by_position(many_drafters(c), 3),
     "attention": lambda c: attention_head(np.full((1, 1, 24, 2, 24), 0.1), ["W" * 20] * 24, 0, 0, 3),
+    "few tokens": lambda c: attention_head(np.full((1, 1, 3, 2, 3), 0.1), ["a", "b", "c"], 0, 0),
     "timeline": lambda c: timelines({"a drafter with a $long$ name": SPANS, "tandem": SPANS, "third": SPANS}),
     "long timeline": lambda c: timelines({"W" * 40: SPANS}),
 }
