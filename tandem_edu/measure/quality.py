@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from tandem_edu.errors import require
 from tandem_edu.model import Transformer
 from tandem_edu.model.weights import Model
-from tandem_edu.train.evaluation import token_scores_of
+from tandem_edu.train.evaluation import token_scores
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def qualities(
 ) -> dict[str, Quality]:
     """`quality` of each model, by its name; the primary reads each window once for all of them."""
     require(len(windows) > 0, "at least one window", len(windows), "use a longer text")
-    scores = token_scores_of(models, windows, primary, dict.fromkeys(models, block_len), batch_size)
+    scores = token_scores(models, windows, primary, dict.fromkeys(models, block_len), batch_size)
     return {name: _quality(found) for name, found in scores.items()}
 
 

@@ -11,7 +11,7 @@ from tandem_edu.measure import Interval, bootstrap
 from tandem_edu.model import Transformer
 from tandem_edu.model.weights import Model
 from tandem_edu.reproduce.table import Table
-from tandem_edu.train.evaluation import token_scores, token_scores_of
+from tandem_edu.train.evaluation import token_scores
 from tandem_edu.zoo.shipped import Pair
 
 SEQ_LEN = 256
@@ -62,7 +62,7 @@ def position_table(pair: Pair, text: Corpus, block_len: int = LONG_LEN) -> Table
     units = document_windows(pair.tokenizer, text)
     models = {"distilled": pair.distilled, "tandem-ce": pair.tandem_ce, "tandem": pair.tandem}
     windows, block_lens = np.concatenate(units), dict.fromkeys(models, block_len)
-    found = token_scores_of(models, windows, pair.primary, block_lens)
+    found = token_scores(models, windows, pair.primary, block_lens)
     place, agreed = np.arange(SEQ_LEN) % block_len, 2
     rows = [
         {
@@ -85,7 +85,7 @@ def document_scores(
     model: Model, units: Sequence[np.ndarray], primary: Transformer, block_len: int
 ) -> np.ndarray:
     """Sums over each document, float[documents, 5]: the four scores of `token_scores`, and the tokens."""
-    scores = token_scores(model, np.concatenate(units), primary, block_len)
+    scores = token_scores({"": model}, np.concatenate(units), primary, {"": block_len})[""]
     ends = np.cumsum([len(unit) for unit in units])[:-1]
     parts = [part.reshape(-1, 4).astype(np.float64) for part in np.split(scores, ends)]
     return np.stack([[*part.sum(0), len(part)] for part in parts])

@@ -1,8 +1,7 @@
 """Models to compare the tandem with that the package has no room for: trained when they are asked for.
 
 "wider", a distilled secondary with as many weights as the tandem; "deeper", a mid-size model half as deep as
-the primary. Each is trained as long as the shipped pair, by the same recipe, and keeps its
-checkpoint.
+the primary. Each is trained as long as the shipped pair, by the same recipe, and keeps its checkpoint.
 """
 
 from pathlib import Path

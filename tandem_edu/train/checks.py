@@ -35,11 +35,11 @@ def reads_primary(model: Model) -> TypeGuard[Attached]:
 def check_primary(model: Model, primary: Transformer | None) -> None:
     """Raise `BadInput` unless it is what `model` reads, or of one vocabulary with a model that reads none."""
     name = type(model).__name__
-    reads = reads_primary(model)
-    require(primary is not None or not reads, f"the {name} with its primary", None, "pass primary=...")
-    if primary is not None:
-        check_same_vocabulary(primary.config, model.config)
-    if primary is not None and reads_primary(model):
+    if primary is None:
+        require(not reads_primary(model), f"the {name} with its primary", None, "pass primary=...")
+        return
+    check_same_vocabulary(primary.config, model.config)
+    if reads_primary(model):
         got = f"{primary.config} where it has {model.primary_config}"
         mend = f"pass the primary it was built for, or build the {name} with primary.config"
         require(primary.config == model.primary_config, f"the {name}'s own primary", got, mend)

@@ -55,30 +55,19 @@ def evaluate_all(
 ) -> dict[str, dict[str, float]]:
     """`evaluate` of each model, at its own block length; the primary reads once for all."""
     names = ("valid_loss", "valid_accuracy", "valid_agreement")
-    scores = token_scores_of(models, windows, primary, block_lens, batch_size)
+    scores = token_scores(models, windows, primary, block_lens, batch_size)
     means = {name: found.mean((0, 1), dtype=np.float64).tolist() for name, found in scores.items()}
     return {name: dict(zip(names, found, strict=False)) for name, found in means.items()}
 
 
 def token_scores(
-    model: Model,
-    windows: Int[np.ndarray, "n window"],
-    primary: Transformer | None = None,
-    block_len: int = 2,
-    batch_size: int = 8,
-) -> Float[np.ndarray, "n seq scores"]:
-    """The scores of each position: 2 of them, with a primary 4, in the order above. As `evaluate`."""
-    return token_scores_of({"": model}, windows, primary, {"": block_len}, batch_size)[""]
-
-
-def token_scores_of(
     models: Mapping[str, Model],
     windows: Int[np.ndarray, "n window"],
     primary: Transformer | None,
     block_lens: Mapping[str, int],
     batch_size: int = 8,
 ) -> dict[str, Float[np.ndarray, "n seq scores"]]:
-    """`token_scores` of each model, at its own block length; the primary reads once for all."""
+    """The scores of each position: 2 of them, with a primary 4, in the order above. As `evaluate_all`."""
     for name, model in models.items():
         check_primary(model, primary)
         if isinstance(model, Attached):
@@ -103,9 +92,12 @@ def _scores_of(
     block_lens: Mapping[str, Int[Array, ""]],
 ) -> dict[str, Float[np.ndarray, "batch seq scores"]]:
     """Of one batch. The primary's reading is a program of its own, compiled once for all models."""
-    reading = None if primary is None else _read(primary, batch, any(map(reads_primary, models.values())))
+    readers = [name for name, model in models.items() if reads_primary(model)]
+    teacher, hidden = (None, None) if primary is None else _read(primary, batch, bool(readers))
+    # A model is given what it reads and no more, so that it has one program, whoever is beside it.
+    seen = {name: (primary, hidden) if name in readers else (None, None) for name in models}
     return {
-        name: np.asarray(_scores(model, primary, batch, reading, block_lens[name]))
+        name: np.asarray(_scores(model, *seen[name], teacher, batch, block_lens[name]))
         for name, model in models.items()
     }
 
@@ -123,12 +115,12 @@ def _read(
 def _scores(
     model: Model,
     primary: Transformer | None,
+    hidden: Float[Array, "batch depth seq d_primary"] | None,
+    teacher: Float[Array, "batch seq vocab"] | None,
     batch: Int[Array, "batch window"],
-    reading: tuple[Float[Array, "batch seq vocab"], Float[Array, "batch depth seq d_primary"] | None] | None,
     block_len: Int[Array, ""],
 ) -> Float[Array, "batch seq scores"]:
     tokens, targets = batch[:, :-1], batch[:, 1:]
-    teacher, hidden = (None, None) if reading is None else reading
     logits = predict(model, primary, tokens, hidden, (block_len, jnp.zeros_like(block_len)))
     guesses = jnp.argmax(logits, axis=-1)
     scores = [token_losses(logits, targets), guesses == targets]

@@ -172,7 +172,7 @@ class _Run:
 
     @property
     def done(self) -> int:
-        """Steps."""
+        """Steps that all of them have done."""
         return int(next(iter(self.states.values())).step)
 
     def go(self, progress: bool, on_eval: Callable[[str, dict[str, Any]], None] | None) -> None:
@@ -191,11 +191,11 @@ class _Run:
             for losses in self._stretches(bar):
                 self._check_weights()
                 scores = self._scores()
+                seconds = time.perf_counter() - began
+                done = {"step": self.done, "tokens": self.done * tokens, "seconds": seconds}
                 for name, found in scores.items():
-                    done = {"step": self.done, "tokens": self.done * tokens}
-                    took = {"seconds": time.perf_counter() - began}
                     mean = {"train_loss": math.fsum(losses[name]) / len(losses[name])}
-                    self.histories[name].append(done | took | mean | found)
+                    self.histories[name].append(done | mean | found)
                 if self.place is not None:
                     save_checkpoint(self.place, self.states, self.histories, self.identity)
                     self.kept = self.done

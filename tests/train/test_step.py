@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from tandem_edu.errors import BadInput
-from tandem_edu.model import Tandem, Transformer, TransformerConfig
+from tandem_edu.model import Joint, Tandem, Transformer, TransformerConfig
 from tandem_edu.model.weights import named_arrays
 from tandem_edu.train import Objective, Recipe, cross_entropy, kl_divergence, recipe, step
 from tandem_edu.train.step import (
@@ -240,9 +240,14 @@ def test_the_state_is_given_away_and_the_model_is_not(tiny_secondary):
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(tiny_secondary))
 
 
-def test_a_tandem_alone_says_what_it_needs(tiny_tandem):
-    with pytest.raises(BadInput, match="for the Tandem"):
+def test_each_says_what_it_needs(tiny_tandem, tiny_primary):
+    block = (jnp.int32(2), jnp.int32(0))
+    with pytest.raises(BadInput, match="block for the Tandem"):
         predict(tiny_tandem, None, batch(), None, None)
+    with pytest.raises(BadInput, match="primary and hidden for the Tandem"):
+        predict(tiny_tandem, None, batch(), None, block)
+    with pytest.raises(BadInput, match="block for the Joint"):
+        predict(Joint(tiny_primary, tiny_tandem), None, batch(), None, None)
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])
