@@ -7,7 +7,7 @@ A tandem's step is a primary's forward pass and a secondary's step. Set against 
 the tandem's step, and the plain secondary's step plus one forward pass of the primary over the same batch in
 the same parts. With distillation a plain secondary's step has the primary's forward pass in it already.
 
-Memory is what XLA reports of the compiled step, beside parameters + gradients + Adam's moments + activations
+Memory is what XLA reports of the compiled step, beside parameters + gradients + Adam's state + activations
 by formula (`formula`).
 """
 
@@ -88,7 +88,7 @@ def forward(primary, batch, parts: int):
 def formula(config, trained: int, windows: int, seq: int) -> dict[str, int]:
     """Bytes in float32, of a plain transformer's step with `trained` parameters, `windows` at a time.
 
-    Parameters P, gradients P, Adam's moments 2 P. Activations kept for the gradient, a token and layer:
+    Parameters P, gradients P, Adam's opt_state 2 P. Activations kept for the gradient, a token and layer:
     both residual states and their norms 4 d, queries, keys and values d + 2 kv, the heads' mixture d,
     gate, up and their product 3 d_ff, and the attention weights n_heads · seq / 2; in the end the last
     state and its norm 2 d and the logits and their gradient 2 vocab.

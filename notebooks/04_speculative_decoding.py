@@ -135,7 +135,7 @@ logits_q = pair.tandem(tokens, hidden, block_len=4)
 place = 21
 p, q = (np.asarray(warm.probabilities(logits[place])) for logits in (logits_p, logits_q))
 print("after:", repr(pair.tokenizer.decode(prompt[: place + 1].tolist())[-60:]))
-show.overlap(p, q, strings)
+show.acceptance_prob(p, q, strings)
 
 # %% [markdown]
 # (The last bar stacks all three parts of the other tokens: *p* is its green and blue, *q* its green and

@@ -173,7 +173,7 @@ for name in comparison.drafters:
 # the primary alone reads it as well, the drafter besides.)
 
 # %%
-rows = [row for out in comparison.run("tandem", 4).outputs for row in out.trace.rows()]
+rows = [row for out in comparison.run("tandem", 4).outputs for row in out.trace.to_records()]
 judged = sum(min(row["accepted"] + 1, row["drafted"]) for row in rows)
 alpha = sum(row["accepted"] for row in rows) / judged
 costs = {name: steps[name][0] for name in drafters}

@@ -71,7 +71,7 @@ longest = 8
 sampled = {"max_new_tokens": 48, "sampling": warm, "key": jax.random.key(0)}
 drafters = {"tandem": pair.tandem}
 constant = compare(pair.primary, drafters, prompts, block_lens=(longest,), repetitions=1, **sampled)
-accepted = [row["accepted"] for out in constant.runs[0].outputs for row in out.trace.rows()]
+accepted = [row["accepted"] for out in constant.runs[0].outputs for row in out.trace.to_records()]
 for length in range(longest + 1):
     share = np.mean(np.array(accepted) == length)
     print(f"{length} accepted: {share:5.1%}  {'█' * round(60 * share)}")
@@ -176,7 +176,7 @@ print(f"τ = 0 (γ = {longest}, and the router asked in vain): {np.median(sweep[
 
 # %% [markdown]
 # If τ = 0 is faster than all that stop, stopping early gains nothing here. Where the quartiles in the table
-# overlap, which τ comes out first is partly chance; and so it is with the constant γ below.
+# acceptance_prob, which τ comes out first is partly chance; and so it is with the constant γ below.
 #
 # The fair rival is the *best* constant γ, not the longest. Where a wide verification costs more than a narrow
 # one, a short constant γ saves twice: fewer drafts, and calls that read γ + 1 tokens only. So we take it both

@@ -82,7 +82,7 @@ print(pair.tokenizer.decode(prompts[0].tolist())[-120:], "|", pair.tokenizer.dec
 # %%
 for free in (True, False):
     out = te.block_generate(pair.primary, pair.tandem_ce, prompts[0], 48, block_len=4, free_token=free)
-    row = out.trace.rows()[0]
+    row = out.trace.to_records()[0]
     print(f"free_token={free}: {row['drafted']} of the first {row['emitted']} tokens are the secondary's")
 
 # %% [markdown]

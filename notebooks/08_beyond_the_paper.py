@@ -104,7 +104,7 @@ untrained = {
     "plain secondary": secondary,
     "tandem": te.Tandem(secondary, config, "middle", own_history=True, key=key),
     "EAGLE": te.Eagle(secondary, config, "fused", key=key),
-    "cross-attending": te.CrossAttending(borrowing, config, "last", key=key),
+    "glide": te.Glide(borrowing, config, "last", key=key),
     "early exit": te.EarlyExit(config, exit_layer=2, key=key),
 }
 if FAST:

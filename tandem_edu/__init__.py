@@ -19,9 +19,9 @@ from tandem_edu.decode import generate as generate
 from tandem_edu.decode import speculate as speculate
 from tandem_edu.decode import stream as stream
 from tandem_edu.errors import BadInput as BadInput
-from tandem_edu.model import CrossAttending as CrossAttending
 from tandem_edu.model import Eagle as Eagle
 from tandem_edu.model import EarlyExit as EarlyExit
+from tandem_edu.model import Glide as Glide
 from tandem_edu.model import Tandem as Tandem
 from tandem_edu.model import Transformer as Transformer
 from tandem_edu.model import TransformerConfig as TransformerConfig

@@ -1,6 +1,6 @@
 """The one exception a person can cause.
 
-Every message has three parts: what was expected, what came, and how to mend it. The command line
+Every message has three parts: what was expected, what came, and how to fix it. The command line
 prints it as one line and exits with status 2; anything else that is raised is a defect of ours.
 """
 
@@ -17,17 +17,17 @@ class BadInput(ValueError):
     tandem_edu.errors.BadInput: expected block_len of at least 1, got 0: pass block_len=4
     """
 
-    def __init__(self, expected: str, got: object, mend: str):
-        super().__init__(f"expected {expected}, got {got}: {mend}")
+    def __init__(self, expected: str, got: object, fix: str):
+        super().__init__(f"expected {expected}, got {got}: {fix}")
 
 
-def require(condition: bool, expected: str, got: object, mend: str) -> None:
+def require(condition: bool, expected: str, got: object, fix: str) -> None:
     """Raise `BadInput` unless `condition` holds."""
     if not condition:
-        raise BadInput(expected, got, mend)
+        raise BadInput(expected, got, fix)
 
 
-def at_least(least: int, number: object, name: str, mend: str) -> int:
+def at_least(least: int, number: object, name: str, fix: str) -> int:
     """`number` as an `int`. Raises `BadInput` unless it is a whole number of at least `least`.
 
     A whole number is what Python counts with, NumPy's and JAX's too; True is none.
@@ -42,11 +42,11 @@ def at_least(least: int, number: object, name: str, mend: str) -> int:
     except TypeError:
         whole = least - 1
     if isinstance(number, bool) or whole < least:
-        raise BadInput(f"{name} of at least {least}", repr(number), mend)
+        raise BadInput(f"{name} of at least {least}", repr(number), fix)
     return whole
 
 
-def positive(number: object, name: str, mend: str) -> float:
+def positive(number: object, name: str, fix: str) -> float:
     """`number` as a `float`. Raises `BadInput` unless it is finite and above 0.
 
     >>> positive(10_000, "rope_theta", "leave it out")
@@ -54,4 +54,4 @@ def positive(number: object, name: str, mend: str) -> float:
     """
     if isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf:
         return float(number)
-    raise BadInput(f"{name} above 0", repr(number), mend)
+    raise BadInput(f"{name} above 0", repr(number), fix)

@@ -100,7 +100,7 @@ def test_a_router_ends_blocks_early_and_changes_no_text(runs, router, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["eagle", "eagle-fused", "cross-attending", "early-exit"])
+@pytest.mark.parametrize("kind", ["eagle", "eagle-fused", "glide", "early-exit"])
 def test_other_drafters_are_trained_the_same_way(kind, runs, text, tmp_path):
     # Two heads of 8, as the primary's: a cross-attending needs that.
     sizes = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "64"]
@@ -110,7 +110,7 @@ def test_other_drafters_are_trained_the_same_way(kind, runs, text, tmp_path):
     assert main([*command, *primary, *sizes, *RUN]) == 0
     said = describe(load_folder(tmp_path).model)
     assert said["kind"] == kind.removesuffix("-fused")
-    maps = {"eagle": [2], "eagle-fused": [1, 2], "cross-attending": [2], "early-exit": None}
+    maps = {"eagle": [2], "eagle-fused": [1, 2], "glide": [2], "early-exit": None}
     assert said.get("layer_map") == maps[kind]
 
 

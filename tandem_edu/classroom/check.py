@@ -101,8 +101,8 @@ class Exercise:
 
     def judge(self, answer: Callable[..., Any]) -> Report:
         """Try `answer` on every case. Raises `BadInput` where it is no function at all."""
-        mend = f"write `def {self.name}(...)` and pass {self.name} itself, without brackets"
-        require(callable(answer), f"a function for {self.name}", type(answer).__name__, mend)
+        fix = f"write `def {self.name}(...)` and pass {self.name} itself, without brackets"
+        require(callable(answer), f"a function for {self.name}", type(answer).__name__, fix)
         return Report(self.name, tuple(self._tried(answer, case) for case in self.cases))
 
     def _tried(self, answer: Callable[..., Any], case: Case) -> Finding:

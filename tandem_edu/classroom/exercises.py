@@ -147,7 +147,7 @@ EXERCISES: dict[str, Exercise] = {
         Exercise(
             total_variation,
             (
-                Case("two that overlap", (_P, _R), "TV = ½ Σ |p - q|"),
+                Case("two that acceptance_prob", (_P, _R), "TV = ½ Σ |p - q|"),
                 Case("the same twice", (_P, _P), "no distance"),
                 Case("nothing in common", (_ONE, _OTHER), "at most 1: mind the ½"),
             ),
@@ -166,7 +166,7 @@ EXERCISES: dict[str, Exercise] = {
         Exercise(
             residual,
             (
-                Case("two that overlap", (_P, _R), "max(0, p - q), then make it sum to one", 2),
+                Case("two that acceptance_prob", (_P, _R), "max(0, p - q), then make it sum to one", 2),
                 Case("nothing in common", (_ONE, _OTHER), "all of p is left"),
                 Case("no difference", (_P, _P), "nothing is left to divide: give p"),
             ),
@@ -252,7 +252,7 @@ def check(name: str, answer: Callable[..., Any]) -> Report:
     >>> report = check("total_variation", lambda p, q: abs(p - q).sum())
     >>> print(report)
     total_variation: 1 of 3 points
-      wrong  two that overlap (1 point)
+      wrong  two that acceptance_prob (1 point)
              expected 0.4, got 0.8
              hint: TV = ½ Σ |p - q|
       right  the same twice (1 point)

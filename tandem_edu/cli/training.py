@@ -11,7 +11,7 @@ _KINDS = {
     "tandem": "fused",
     "eagle": "top",
     "eagle-fused": "fused",
-    "cross-attending": "last",
+    "glide": "last",
     "early-exit": None,
 }
 _RECIPE = ("steps", "batch_size", "seq_len", "learning_rate", "block_lens", "seed", "remat")
@@ -24,7 +24,7 @@ _IDLE = {
     "tandem": ("exit_layer",),
     "eagle": ("exit_layer", "own_history"),
     "eagle-fused": ("exit_layer", "own_history"),
-    "cross-attending": ("exit_layer", "own_history"),
+    "glide": ("exit_layer", "own_history"),
     "early-exit": ("layer_map", "own_history", "start", *_NEW),
 }
 """What means nothing to a kind."""
@@ -150,11 +150,11 @@ def _check_flags(options: argparse.Namespace) -> None:
         _refuse(options, ("vocab_size",), "--primary")
 
 
-def _refuse(options: argparse.Namespace, names: Sequence[str], by: str, mend: str = "leave it out") -> None:
+def _refuse(options: argparse.Namespace, names: Sequence[str], by: str, fix: str = "leave it out") -> None:
     """Raise `BadInput` if one of the flags is given, which `by` has no use for."""
     given = {_flag(name): getattr(options, name) for name in names}
     idle = ", ".join(flag for flag, value in given.items() if value is not None and value is not False)
-    require(not idle, f"flags that {by} has a use for", idle, mend)
+    require(not idle, f"flags that {by} has a use for", idle, fix)
 
 
 def _check_folders(options: argparse.Namespace) -> None:
@@ -184,7 +184,7 @@ def _new_model(options: argparse.Namespace, settings, primary, saved, vocab_size
     """What the recipe trains, before training."""
     import jax
 
-    from tandem_edu.model import Attached, Transformer, TransformerConfig
+    from tandem_edu.model import PrimaryReader, Transformer, TransformerConfig
 
     model_key, attached_key = jax.random.split(jax.random.key(settings.seed))
     lender = None if primary is None or options.own_vocabulary else primary.model
@@ -204,7 +204,7 @@ def _new_model(options: argparse.Namespace, settings, primary, saved, vocab_size
     start = saved.model if saved else model
     if not settings.block_lens:
         return start
-    if isinstance(start, Attached):
+    if isinstance(start, PrimaryReader):
         _refuse(options, _READING, f"--start with a {type(start).__name__}")
         return start
     if primary is None:
@@ -214,15 +214,15 @@ def _new_model(options: argparse.Namespace, settings, primary, saved, vocab_size
 
 def _attached(options: argparse.Namespace, settings, secondary, primary_config, key):
     """The model of `--kind`, before training."""
-    from tandem_edu.model import CrossAttending, Eagle, EarlyExit, Tandem
+    from tandem_edu.model import Eagle, EarlyExit, Glide, Tandem
 
     kind = options.kind or "tandem"
     if kind == "early-exit":
         half = max(1, primary_config.n_layers // 2)
         return EarlyExit(primary_config, half if options.exit_layer is None else options.exit_layer, key=key)
     layer_map = options.layer_map or _KINDS[kind]
-    if kind == "cross-attending":
-        return CrossAttending(secondary, primary_config, layer_map, key=key)
+    if kind == "glide":
+        return Glide(secondary, primary_config, layer_map, key=key)
     if kind == "tandem":
         return Tandem(secondary, primary_config, layer_map, options.own_history, key=key)
     return Eagle(secondary, primary_config, layer_map, max(4, *settings.block_lens), key=key)

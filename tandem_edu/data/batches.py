@@ -108,9 +108,9 @@ def prompts(
     order = np.argsort(_draw(seed, 0, len(documents)), kind="stable")
     shuffled = (encode(tokenizer, [documents[index]])[:-1] for index in order)
     usable = list(islice((ids for ids in shuffled if len(ids) >= length), count))
-    mend = "use a smaller length or longer documents"
+    fix = "use a smaller length or longer documents"
     got = f"{len(documents)} shorter ones"
-    require(bool(usable), f"a document of at least {length} tokens", got, mend)
+    require(bool(usable), f"a document of at least {length} tokens", got, fix)
     pools = [_shuffled_windows(ids, length, seed, n) for n, ids in enumerate(usable, start=1)]
     return [next(pool) for pool in islice(cycle(pools), count)]
 
@@ -125,8 +125,8 @@ def _shuffled_windows(ids: np.ndarray, length: int, seed: int, stream: int) -> I
 def _encoded(tokenizer: Tokenizer, documents: Iterable[str]) -> Iterator[np.ndarray]:
     """The row of ids, a chunk of whole documents at a time."""
     end = tokenizer.token_to_id(END_OF_TEXT)
-    mend = "use a tokenizer from train_tokenizer"
-    require(end is not None, f"a tokenizer with {END_OF_TEXT}", "one without it", mend)
+    fix = "use a tokenizer from train_tokenizer"
+    require(end is not None, f"a tokenizer with {END_OF_TEXT}", "one without it", fix)
     dtype = _dtype(tokenizer)
     chunks = 0
     for chunk in _chunks(documents):

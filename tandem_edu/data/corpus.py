@@ -60,10 +60,10 @@ class Corpus(str):
     ) -> "Corpus":
         documents = documents_of(documents)
         require(bool(documents), "at least one document", "none", "pass a list of texts")
-        mend = "read the files as text and leave blank ones out"
-        require(all(isinstance(text, str) for text in documents), "strings", "others too", mend)
+        fix = "read the files as text and leave blank ones out"
+        require(all(isinstance(text, str) for text in documents), "strings", "others too", fix)
         blank = [index for index, text in enumerate(documents) if not text.strip()]
-        require(not blank, "documents with some text", f"a blank one at {blank[:1]}", mend)
+        require(not blank, "documents with some text", f"a blank one at {blank[:1]}", fix)
         titles = documents if titles is None else tuple(titles)
         got = f"{len(titles)} for {len(documents)} documents"
         require(len(titles) == len(documents), "one title a document", got, "leave titles out")
@@ -88,8 +88,8 @@ class Corpus(str):
         """
         require(0 < valid_fraction < 1, "valid_fraction inside (0, 1)", valid_fraction, "try 0.1")
         places = {title: _place(seed, title) for title in self.titles}
-        mend = "add text, or cut the text into documents"
-        require(len(places) > 1, "at least two different documents", len(places), mend)
+        fix = "add text, or cut the text into documents"
+        require(len(places) > 1, "at least two different documents", len(places), fix)
         count = sum(place < valid_fraction for place in places.values())
         count = min(max(count, 1), len(places) - 1)
         held_out = set(sorted(places, key=places.__getitem__)[:count])
@@ -188,8 +188,8 @@ def _existing(name_or_path: str | os.PathLike[str]) -> Path:
 
 def _documents_at(path: Path) -> list[str]:
     files = _text_files(path) if path.is_dir() else [path]
-    mend = "put your texts there, or pass the path of one file"
-    require(bool(files), f"{', '.join(SUFFIXES)} files in the folder {path}", "none", mend)
+    fix = "put your texts there, or pass the path of one file"
+    require(bool(files), f"{', '.join(SUFFIXES)} files in the folder {path}", "none", fix)
     texts = [text for text in map(read_utf8, files) if text.strip()]
     require(bool(texts), f"some text in {path}", "only blank space", "pass a text with content")
     return texts if len(texts) > 1 or len(texts[0]) < PIECE else cut(texts[0])

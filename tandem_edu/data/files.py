@@ -44,8 +44,8 @@ def fetched(url: str, sha256: str, path: str | os.PathLike[str]) -> bytes:
         path.unlink()
     data = _download(url)
     got = f"{_sha256(data)} ({len(data):,} bytes from {url})"
-    mend = "nothing was kept, so try again; if it persists, something on the way alters the file"
-    require(_sha256(data) == sha256, f"a download with SHA-256 {sha256}", got, mend)
+    fix = "nothing was kept, so try again; if it persists, something on the way alters the file"
+    require(_sha256(data) == sha256, f"a download with SHA-256 {sha256}", got, fix)
     with suppress(BadInput), written_whole(path) as part:
         part.write_bytes(data)
     return data
@@ -56,10 +56,10 @@ def _download(url: str) -> bytes:
     try:
         pooch.HTTPDownloader(progressbar=True)(url, body, None)
     except OSError as error:
-        mend = '"pydocs" and "pysource" need no network; or pass the path of a text of your own'
+        fix = '"pydocs" and "pysource" need no network; or pass the path of a text of your own'
         # Four exceptions of the network libraries stand behind this one and say no more than it.
         got = f"{type(error).__name__}: {error}"
-        raise BadInput(f"a download from {url}", got, mend) from None
+        raise BadInput(f"a download from {url}", got, fix) from None
     return body.getvalue()
 
 

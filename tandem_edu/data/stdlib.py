@@ -44,8 +44,8 @@ def pysource() -> dict[str, str]:
     folder = Path(sysconfig.get_path("stdlib"))
     files = {path.relative_to(folder).as_posix(): _source(path) for path in _python_files(folder)}
     documents = {name: text for name, text in files.items() if text.strip()}
-    mend = "install a full Python, or pass the path of a text of your own"
-    require(bool(documents), f"the standard library's source in {folder}", "no .py file", mend)
+    fix = "install a full Python, or pass the path of a text of your own"
+    require(bool(documents), f"the standard library's source in {folder}", "no .py file", fix)
     return documents
 
 

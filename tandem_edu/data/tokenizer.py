@@ -53,8 +53,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
     tokenizer.train_from_iterator(documents_of(texts), _trainer(int(vocab_size)))
     reached = tokenizer.get_vocab_size()
     text = f"text with enough repeated pairs for vocab_size={vocab_size}"
-    mend = f"ask for a smaller vocab_size (at most {reached}) or train on more text"
-    require(reached == vocab_size, text, f"text enough for {reached} tokens", mend)
+    fix = f"ask for a smaller vocab_size (at most {reached}) or train on more text"
+    require(reached == vocab_size, text, f"text enough for {reached} tokens", fix)
     return _literal(tokenizer)
 
 
@@ -75,8 +75,8 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises this bare class
-        mend = "the file is cut short or of another kind: save it again"
-        raise BadInput(expected, f"unreadable JSON ({error})", mend) from error
+        fix = "the file is cut short or of another kind: save it again"
+        raise BadInput(expected, f"unreadable JSON ({error})", fix) from error
     ours = tokenizer.token_to_id(END_OF_TEXT) == END_ID
     ours = ours and isinstance(tokenizer.decoder, decoders.ByteLevel)
     got = f"another kind, not byte-level with {END_OF_TEXT} as id {END_ID}"

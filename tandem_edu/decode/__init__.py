@@ -3,11 +3,11 @@
 from tandem_edu.decode.autoregressive import generate as generate
 from tandem_edu.decode.block_mode import block_generate as block_generate
 from tandem_edu.decode.block_verify import verify_block as verify_block
+from tandem_edu.decode.drafters import Draft as Draft
 from tandem_edu.decode.drafters import Drafter as Drafter
-from tandem_edu.decode.drafters import Guess as Guess
 from tandem_edu.decode.drafters import PlainDrafter as PlainDrafter
+from tandem_edu.decode.drafters import PrimaryOutput as PrimaryOutput
 from tandem_edu.decode.drafters import PromptLookup as PromptLookup
-from tandem_edu.decode.drafters import Reading as Reading
 from tandem_edu.decode.drafters import TandemDrafter as TandemDrafter
 from tandem_edu.decode.request import Output as Output
 from tandem_edu.decode.routers import ConfidenceRule as ConfidenceRule

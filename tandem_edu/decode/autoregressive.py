@@ -38,8 +38,8 @@ def generate(
     >>> generate(Transformer(cfg, key=jax.random.key(0)), [1, 2, 3], max_new_tokens=5).tokens.shape
     (5,)
     """
-    got, mend = f"a {type(model).__name__}", "use te.speculate for a drafter, te.block_generate for a tandem"
-    require(isinstance(model, Transformer), "a Transformer", got, mend)
+    got, fix = f"a {type(model).__name__}", "use te.speculate for a drafter, te.block_generate for a tandem"
+    require(isinstance(model, Transformer), "a Transformer", got, fix)
     request = make_request(model, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
     text, n, trace = _generate(model, request)
     return finish(request, text, n, max_new_tokens, trace)

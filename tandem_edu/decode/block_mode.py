@@ -15,13 +15,13 @@ from tandem_edu.decode.cycle import Decoder, decode
 from tandem_edu.decode.drafters import Drafter, as_drafter
 from tandem_edu.decode.request import Output, finish, longest_block, make_request
 from tandem_edu.decode.sampling import EMIT, Sampling
-from tandem_edu.decode.verify import Verdict
-from tandem_edu.model import Attached, Transformer
+from tandem_edu.decode.verify import Verification
+from tandem_edu.model import PrimaryReader, Transformer
 
 
 def block_generate(
     primary: Transformer,
-    tandem: Attached | Transformer | Drafter,
+    tandem: PrimaryReader | Transformer | Drafter,
     prompt,
     max_new_tokens: int,
     block_len: int | Int[Array, ""] = 4,
@@ -65,14 +65,14 @@ def block_generate(
         block_len=jnp.int32(block_len - free),
         max_block_len=max(1, most - free),
         judge=keep_all,
-        adds_token=free_token,
-        ends_with_own=False,
+        bonus_token=free_token,
+        reserve_bonus=False,
     )
     text, n, trace = decode(decoder, request)
     return finish(request, text, n, max_new_tokens, trace)
 
 
-def keep_all(drafts, drafted, q, p, sampling: Sampling, u) -> Verdict:
+def keep_all(drafts, drafted, q, p, sampling: Sampling, u) -> Verification:
     """No verification: every draft stays, and the primary's next token, if it was asked, is drawn from p."""
     token = sampling.draw(p[drafted], u[drafted, EMIT])
-    return Verdict(drafted, token, jnp.sum(jnp.minimum(p[: q.shape[0]], q), axis=-1))
+    return Verification(drafted, token, jnp.sum(jnp.minimum(p[: q.shape[0]], q), axis=-1))

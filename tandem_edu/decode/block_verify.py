@@ -31,7 +31,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from tandem_edu.decode.sampling import ACCEPT, EMIT, Sampling
-from tandem_edu.decode.verify import Verdict
+from tandem_edu.decode.verify import Verification
 
 
 def verify_block(
@@ -41,7 +41,7 @@ def verify_block(
     p: Float[Array, "width vocab"],
     sampling: Sampling,
     u: Float[Array, "width role two"],
-) -> Verdict:
+) -> Verification:
     """Joint verification of the first `drafted` drafts; arguments and verdict as `verify` has them.
 
     Where drafting stops may depend on the drafts so far, as long as the last one stays in the block:
@@ -67,7 +67,7 @@ def verify_block(
     # Where p and q differ by rounding alone, there may be no residual at all.
     row = jnp.where(total[accepted] > 0, residual[accepted], p[accepted])
     token = sampling.draw(row, u[accepted, EMIT])
-    return Verdict(accepted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))
+    return Verification(accepted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))
 
 
 def shares(

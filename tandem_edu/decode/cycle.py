@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from tandem_edu.decode.drafters import Drafter, Reading
+from tandem_edu.decode.drafters import Drafter, PrimaryOutput
 from tandem_edu.decode.request import Request, Row
 from tandem_edu.decode.routers import Router
 from tandem_edu.decode.sampling import DRAFT, Sampling
@@ -49,9 +49,9 @@ class Decoder(eqx.Module):
     max_block_len: int = eqx.field(static=True)
     judge: Callable = eqx.field(static=True)
     """`verify`, `verify_block` or one that keeps everything."""
-    adds_token: bool = eqx.field(static=True, default=True)
+    bonus_token: bool = eqx.field(static=True, default=True)
     """Whether the primary's own token is emitted after the kept drafts."""
-    ends_with_own: bool = eqx.field(static=True, default=True)
+    reserve_bonus: bool = eqx.field(static=True, default=True)
     """Whether room is left for that token at the text's end; else the last token may be a draft."""
 
 
@@ -69,7 +69,7 @@ class State(eqx.Module):
     done: Bool[Array, "*rows"]
 
 
-class Draft(eqx.Module):
+class DraftBlock(eqx.Module):
     """The drafts of one cycle, and what the router saw of each."""
 
     u: Float[Array, "*rows width role two"]
@@ -97,7 +97,7 @@ def begin(decoder: Decoder, request: Request) -> State:
     def read(row: Row):
         prompt = row.text[: request.prompt_bucket]
         hidden, cache = decoder.primary.prefill(prompt, row.prompt_len - 1, capacity)
-        reading = Reading(prompt, hidden, cache, jnp.int32(0))
+        reading = PrimaryOutput(prompt, hidden, cache, jnp.int32(0))
         return cache, decoder.drafter.start(reading, width, jnp.maximum(decoder.block_len, 1))
 
     row = request.row
@@ -109,7 +109,7 @@ def begin(decoder: Decoder, request: Request) -> State:
     return State(text, row.prompt_len, row.end, u, cache, drafter, trace, done)
 
 
-def cycle(decoder: Decoder, state: State, rows: Callable) -> tuple[State, Draft]:
+def cycle(decoder: Decoder, state: State, rows: Callable) -> tuple[State, DraftBlock]:
     """The next state. `rows` is `Request.rows`."""
     draft = rows(partial(_no_draft, decoder))(state)
     step = rows(partial(_draft_one, decoder))
@@ -128,15 +128,15 @@ def decode(decoder: Decoder, request: Request):
     return state.text, state.n, state.trace
 
 
-def _no_draft(decoder: Decoder, state: State) -> Draft:
+def _no_draft(decoder: Decoder, state: State) -> DraftBlock:
     block, vocab = decoder.max_block_len, decoder.primary.config.vocab_size
-    room = state.end - state.n - int(decoder.ends_with_own)
+    room = state.end - state.n - int(decoder.reserve_bonus)
     limit = jnp.where(state.done, 0, jnp.minimum(decoder.block_len, room))
     features = 0
     if decoder.router is not None:
         guess = eqx.filter_eval_shape(decoder.drafter.step, jnp.int32(0), state.drafter, state.cache)
         features = decoder.router.n_features(guess.hidden.shape[0])
-    return Draft(
+    return DraftBlock(
         u=state.u[state.n],
         drafted=jnp.int32(0),
         ids=jnp.zeros(block, jnp.int32),
@@ -148,13 +148,13 @@ def _no_draft(decoder: Decoder, state: State) -> Draft:
     )
 
 
-def _draft_one(decoder: Decoder, state: State, draft: Draft) -> Draft:
+def _draft_one(decoder: Decoder, state: State, draft: DraftBlock) -> DraftBlock:
     """One more draft, from the drafter's own (warped) distribution."""
     i, vocab = draft.drafted, decoder.primary.config.vocab_size
     last = jnp.where(i == 0, state.text[state.n - 1], draft.ids[i - 1])
     guess = decoder.drafter.step(last, draft.state, state.cache)
-    got, mend = f"logits of shape {guess.logits.shape}", "train both with one tokenizer"
-    require(guess.logits.shape == (vocab,), f"a drafter over the primary's {vocab} tokens", got, mend)
+    got, fix = f"logits of shape {guess.logits.shape}", "train both with one tokenizer"
+    require(guess.logits.shape == (vocab,), f"a drafter over the primary's {vocab} tokens", got, fix)
     q = decoder.sampling.probabilities(guess.logits)
     token = decoder.sampling.draw(q, draft.u[i, DRAFT])
     features, confidence, more = draft.features[0], jnp.float32(1), guess.ready
@@ -165,7 +165,7 @@ def _draft_one(decoder: Decoder, state: State, draft: Draft) -> Draft:
     drafts = draft.going_on & guess.ready
     drafted = i + drafts.astype(jnp.int32)
     slot = jnp.where(drafts, i, decoder.max_block_len)  # beyond the end: nothing is written
-    return Draft(
+    return DraftBlock(
         u=draft.u,
         drafted=drafted,
         ids=draft.ids.at[slot].set(token, mode="drop"),
@@ -177,15 +177,15 @@ def _draft_one(decoder: Decoder, state: State, draft: Draft) -> Draft:
     )
 
 
-def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
+def _read_and_commit(decoder: Decoder, state: State, draft: DraftBlock) -> State:
     block = jnp.concatenate([state.text[state.n - 1][None], draft.ids])
-    block = block if decoder.adds_token else block[:-1]
+    block = block if decoder.bonus_token else block[:-1]
     logits, hidden, cache = decoder.primary.extend(block, state.cache, return_hidden=True)
     p = decoder.sampling.probabilities(logits)
     verdict = decoder.judge(draft.ids, draft.drafted, draft.q, p, decoder.sampling, draft.u)
     run = jnp.append(draft.ids, 0).at[verdict.accepted].set(verdict.token)
     # Where nothing was drafted, as prompt lookup may, the primary's token it is, or the text would not grow.
-    whole = jnp.maximum(verdict.accepted + int(decoder.adds_token), 1)
+    whole = jnp.maximum(verdict.accepted + int(decoder.bonus_token), 1)
     stops = (run == decoder.stop_token) & (jnp.arange(run.shape[0]) < whole)
     emitted = jnp.where(jnp.any(stops), jnp.argmax(stops).astype(jnp.int32) + 1, whole)
     emitted = jnp.minimum(emitted, state.end - state.n)
@@ -194,7 +194,7 @@ def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
     cache = cache.with_length(n - 1)
     accepted = jnp.minimum(verdict.accepted, emitted)
     trace = state.trace.record(
-        state.done, draft.drafted, accepted, emitted, draft.ids, verdict.overlap, draft.confidence
+        state.done, draft.drafted, accepted, emitted, draft.ids, verdict.acceptance_prob, draft.confidence
     )
     return State(
         text=lax.dynamic_update_slice(state.text, run, (state.n,)),
@@ -202,7 +202,7 @@ def _read_and_commit(decoder: Decoder, state: State, draft: Draft) -> State:
         end=state.end,
         u=state.u,
         cache=cache,
-        drafter=decoder.drafter.commit(draft.state, Reading(block, hidden, cache, state.n - 1)),
+        drafter=decoder.drafter.commit(draft.state, PrimaryOutput(block, hidden, cache, state.n - 1)),
         trace=trace,
         done=state.done | jnp.any(stops) | (n >= state.end),
     )

@@ -136,8 +136,8 @@ def make_request(
 def check_float32(model: eqx.Module) -> None:
     """Raise `BadInput` for weights of another kind: the caches are float32, and so is the comparison."""
     kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))}
-    mend = "cast them with jax.tree.map, or load the model again"
-    require(kinds <= {"float32"}, "weights in float32 to decode with", ", ".join(sorted(kinds)), mend)
+    fix = "cast them with jax.tree.map, or load the model again"
+    require(kinds <= {"float32"}, "weights in float32 to decode with", ", ".join(sorted(kinds)), fix)
 
 
 def longest_block(block_len: int | Int[Array, ""], max_block_len: int | None, max_new_tokens: int) -> int:
@@ -158,12 +158,12 @@ def longest_block(block_len: int | Int[Array, ""], max_block_len: int | None, ma
 
 def check_key(key) -> None:
     """Raise `BadInput` unless this is one PRNG key, old style or new."""
-    mend = "pass key=jax.random.key(0)"
-    require(key is not None, "a key for sampling", None, mend)
+    fix = "pass key=jax.random.key(0)"
+    require(key is not None, "a key for sampling", None, fix)
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     one = isinstance(key, jax.Array) and key.ndim == (0 if typed else 1)
     got = f"an array of shape {key.shape}" if isinstance(key, jax.Array) else repr(key)
-    require(one, "one key for sampling, from which each row gets its own", got, mend)
+    require(one, "one key for sampling, from which each row gets its own", got, fix)
 
 
 def _is_batch(prompt) -> bool:
@@ -202,8 +202,8 @@ def check_prompt(
         try:
             prompt = np.asarray(prompt)
         except ValueError:
-            mend = "pass one text's token ids, or a list of such"
-            raise BadInput(f"{where}a prompt int32[prompt]", "a ragged list", mend) from None
+            fix = "pass one text's token ids, or a list of such"
+            raise BadInput(f"{where}a prompt int32[prompt]", "a ragged list", fix) from None
     right = prompt.ndim == 1 and prompt.size > 0 and np.issubdtype(prompt.dtype, np.integer)
     got = f"shape {tuple(prompt.shape)} of {prompt.dtype}"
     require(right, f"{where}a prompt of one or more token ids, int32[prompt]", got, "encode the text first")

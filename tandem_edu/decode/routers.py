@@ -169,7 +169,7 @@ def entropy(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch"]:
     return -jnp.sum(jnp.where(jnp.isneginf(log_q), 0.0, jnp.exp(log_q) * log_q), axis=-1)
 
 
-def identify(drafter: Drafter) -> str:
+def fingerprint(drafter: Drafter) -> str:
     """A short name for this one drafter: its kind and a digest of its settings and its arrays' beginnings.
 
     Under a trace the digest is left out.
@@ -203,13 +203,13 @@ def check_router(router: Any, drafter: Drafter, block_len: int | Int[Array, ""])
     if not isinstance(router, LearnedRouter):
         return
     name, trained_len = router.made_for
-    mine = identify(drafter)
-    mend = "train a router on this drafter's own drafts: tandem-edu train router"
-    require(name.startswith(mine), f"a router trained for this drafter ({mine})", f"one for {name}", mend)
+    mine = fingerprint(drafter)
+    fix = "train a router on this drafter's own drafts: tandem-edu train router"
+    require(name.startswith(mine), f"a router trained for this drafter ({mine})", f"one for {name}", fix)
     got = f"one trained with {trained_len}"
-    mend = f"pass block_len={trained_len}, or train a router with --block-lens {block_len}"
+    fix = f"pass block_len={trained_len}, or train a router with --block-lens {block_len}"
     fits = isinstance(block_len, Tracer) or trained_len == block_len
-    require(fits, f"a router trained with block_len={block_len}", got, mend)
+    require(fits, f"a router trained with block_len={block_len}", got, fix)
 
 
 def _share(name: str, value: float) -> Float[Array, ""]:

@@ -44,8 +44,8 @@ class Sampling(eqx.Module):
     greedy: bool = eqx.field(static=True)
 
     def __init__(self, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None):
-        mend = "0 is greedy, 1 is the model itself"
-        require(temperature >= 0, "temperature of at least 0", temperature, mend)
+        fix = "0 is greedy, 1 is the model itself"
+        require(temperature >= 0, "temperature of at least 0", temperature, fix)
         if top_k is not None:
             at_least(1, top_k, "top_k", "leave it out to keep all tokens")
         require(top_p is None or 0 < top_p <= 1, "top_p in (0, 1]", top_p, "leave it out to keep all tokens")
@@ -58,7 +58,7 @@ class Sampling(eqx.Module):
     def probabilities(self, logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch vocab"]:
         """The distribution that tokens are drawn from."""
         if self.greedy:
-            return jax.nn.one_hot(likeliest(logits), logits.shape[-1])
+            return jax.nn.one_hot(argmax(logits), logits.shape[-1])
         # The best logit at 0, so that a low temperature sends the others to -inf and none to +inf.
         logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / self.temperature
         if self.top_k is None and self.top_p is None:
@@ -79,7 +79,7 @@ class Sampling(eqx.Module):
 
     def draw(self, p: Float[Array, " vocab"], u: Float[Array, " two"]) -> Int[Array, ""]:
         """The token id that `u`, uniform in [0, 1), picks from `p`. Greedy distributions need none."""
-        return likeliest(p) if self.greedy else pick(p, u)
+        return argmax(p) if self.greedy else sample_categorical(p, u)
 
     def numbers(
         self, key: PRNGKeyArray, capacity: int, width: int
@@ -102,14 +102,15 @@ def uniforms(key: PRNGKeyArray, start: Int[Array, ""], width: int) -> Float[Arra
     return jax.random.uniform(jax.random.fold_in(key, start), (width, 3, 2))
 
 
-def pick(p: Float[Array, " vocab"], u: Float[Array, " two"]) -> Int[Array, ""]:
+def sample_categorical(p: Float[Array, " vocab"], u: Float[Array, " two"]) -> Int[Array, ""]:
     """A token drawn from `p`: first a group of about √vocab tokens, then one of its own.
 
     Each by the inverse of the cumulative distribution, with a number of its own: one for both would have too
     few bits for a large vocabulary.
 
     >>> p = jnp.array([0.0, 0.5, 0.0, 0.25, 0.25])  # in groups of 3, the second one filled up with a 0
-    >>> [int(pick(p, jnp.array(u))) for u in [(0.0, 0.99), (0.49, 0.0), (0.5, 0.49), (0.99, 0.5)]]
+    >>> several = [(0.0, 0.99), (0.49, 0.0), (0.5, 0.49), (0.99, 0.5)]
+    >>> [int(sample_categorical(p, jnp.array(u))) for u in several]
     [1, 1, 3, 4]
     """
     side = math.isqrt(p.size - 1) + 1
@@ -126,10 +127,10 @@ def _passed(weights: Float[Array, " n"], u: Float[Array, ""]) -> Int[Array, ""]:
     return jnp.min(jnp.where(positive & (running > u * running[-1]), index, last))
 
 
-def likeliest(scores: Shaped[Array, "*batch vocab"]) -> Int[Array, "*batch"]:
+def argmax(scores: Shaped[Array, "*batch vocab"]) -> Int[Array, "*batch"]:
     """`argmax`: the first of the highest. On a CPU XLA takes several times as long for its own.
 
-    >>> likeliest(jnp.array([0.1, 0.4, 0.4])).tolist()
+    >>> argmax(jnp.array([0.1, 0.4, 0.4])).tolist()
     1
     """
     vocab = scores.shape[-1]

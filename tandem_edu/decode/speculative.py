@@ -20,14 +20,14 @@ from tandem_edu.decode.routers import Router, check_router
 from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.verify import verify
 from tandem_edu.errors import require
-from tandem_edu.model import Attached, Transformer
+from tandem_edu.model import PrimaryReader, Transformer
 
 VERIFICATIONS = {"token": verify, "block": verify_block}
 
 
 def speculate(
     primary: Transformer,
-    drafter: Transformer | Attached | Drafter,
+    drafter: Transformer | PrimaryReader | Drafter,
     prompt,
     max_new_tokens: int,
     block_len: int | Int[Array, ""] = 4,
@@ -92,7 +92,7 @@ class Cycle(NamedTuple):
 
 def stream(
     primary: Transformer,
-    drafter: Transformer | Attached | Drafter,
+    drafter: Transformer | PrimaryReader | Drafter,
     prompt,
     max_new_tokens: int,
     block_len: int = 4,

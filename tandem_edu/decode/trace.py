@@ -29,7 +29,7 @@ class Trace(eqx.Module):
     """accepted + 1, unless a stop token cut the cycle short; without a free token, accepted."""
     draft_ids: Int[Array, "*rows entries block"]
     """The drafted tokens, -1 where nothing was drafted."""
-    overlap: Float[Array, "*rows entries block"]
+    acceptance_prob: Float[Array, "*rows entries block"]
     """β = Σ_v min(p, q) at each draft's position."""
     confidence: Float[Array, "*rows entries block"]
     """The router's estimate, before verification, that the draft would be accepted; 1 without a router."""
@@ -55,7 +55,7 @@ class Trace(eqx.Module):
         accepted: Int[Array, ""],
         emitted: Int[Array, ""],
         draft_ids: Int[Array, " block"],
-        overlap: Float[Array, " block"],
+        acceptance_prob: Float[Array, " block"],
         confidence: Float[Array, " block"],
     ) -> "Trace":
         """One more entry, unless `skip`."""
@@ -63,13 +63,14 @@ class Trace(eqx.Module):
         there = jnp.arange(draft_ids.shape[0]) < drafted
         new = (drafted, accepted, emitted)
         new += tuple(
-            jnp.where(there, x, blank) for x, blank in ((draft_ids, -1), (overlap, 0.0), (confidence, 0.0))
+            jnp.where(there, x, blank)
+            for x, blank in ((draft_ids, -1), (acceptance_prob, 0.0), (confidence, 0.0))
         )
         old = jax.tree.leaves(self)[1:]
         entries = [x.at[at].set(y, mode="drop") for x, y in zip(old, new, strict=True)]
         return Trace(self.cycles + jnp.where(skip, 0, 1), *entries)
 
-    def split(self) -> list["Trace"]:
+    def per_text(self) -> list["Trace"]:
         """The trace of each row, as NumPy arrays; of a single text, that one."""
         host = jax.tree.map(np.asarray, self)
         if np.ndim(host.cycles) == 0:
@@ -77,9 +78,9 @@ class Trace(eqx.Module):
         rows = np.ndindex(host.cycles.shape)
         return [jax.tree.map(lambda x, row=row: x[row], host) for row in rows]
 
-    def rows(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[dict[str, Any]]:
         """The cycles as JSON-able dicts, a table a data frame reads directly."""
-        parts = self.split()
+        parts = self.per_text()
         name = {} if np.ndim(self.cycles) == 0 else {"row": 0}
         return [
             {**dict.fromkeys(name, row), **_entry(part, cycle)}
@@ -89,12 +90,12 @@ class Trace(eqx.Module):
 
     def to_dict(self) -> dict[str, list[Any]]:
         """`rows` by column: `pandas.DataFrame(trace.to_dict())`."""
-        rows = self.rows()
+        rows = self.to_records()
         return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
     def to_json(self) -> str:
         """The summary and the cycles."""
-        return json.dumps({"summary": self.summary(), "cycles": self.rows()})
+        return json.dumps({"summary": self.summary(), "cycles": self.to_records()})
 
     def summary(self) -> dict[str, Any]:
         """The measures, with the field's names; of a batch, of all its rows together.
@@ -110,16 +111,16 @@ class Trace(eqx.Module):
         return summarise([self])
 
 
-def rows_of_one_text(trace: Trace) -> list[dict[str, Any]]:
-    """`trace.rows()` where it must be of a single text. Raises `BadInput` for a batch's."""
+def records_of_one_text(trace: Trace) -> list[dict[str, Any]]:
+    """`trace.to_records()` where it must be of a single text. Raises `BadInput` for a batch's."""
     one = np.ndim(trace.cycles) == 0
-    require(one, "the trace of one text", "a batch's", "decode one prompt, or take trace.split()[row]")
-    return trace.rows()
+    require(one, "the trace of one text", "a batch's", "decode one prompt, or take trace.per_text()[row]")
+    return trace.to_records()
 
 
 def summarise(traces: Sequence[Trace]) -> dict[str, Any]:
     """`Trace.summary` of several texts together: every cycle counts alike."""
-    parts = [part for trace in traces for part in trace.split()]
+    parts = [part for trace in traces for part in trace.per_text()]
     columns = [[np.asarray(x)[: int(t.cycles)] for x in (t.drafted, t.accepted, t.emitted)] for t in parts]
     drafted, accepted, emitted = (np.concatenate(column) for column in zip(*columns, strict=True))
     # A stop token among the drafts ends the text there: the drafts behind it were not rejected.
@@ -170,6 +171,6 @@ def _entry(trace: Trace, cycle: int) -> dict[str, Any]:
         "emitted": int(trace.emitted[cycle]),
         **{
             name: getattr(trace, name)[cycle, :drafted].tolist()
-            for name in ("draft_ids", "overlap", "confidence")
+            for name in ("draft_ids", "acceptance_prob", "confidence")
         },
     }

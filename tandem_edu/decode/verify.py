@@ -19,14 +19,14 @@ from jaxtyping import Array, Float, Int
 from tandem_edu.decode.sampling import ACCEPT, EMIT, Sampling
 
 
-class Verdict(eqx.Module):
+class Verification(eqx.Module):
     """What verification says of one block."""
 
     accepted: Int[Array, ""]
     """Number of drafts kept."""
     token: Int[Array, ""]
     """The token that follows them, drawn by the primary."""
-    overlap: Float[Array, " block"]
+    acceptance_prob: Float[Array, " block"]
     """β = Σ_v min(p, q) at each draft's position: token by token, the probability that it is accepted."""
 
 
@@ -37,7 +37,7 @@ def verify(
     p: Float[Array, "width vocab"],
     sampling: Sampling,
     u: Float[Array, "width role two"],
-) -> Verdict:
+) -> Verification:
     """Token-by-token rejection of the first `drafted` drafts.
 
     `q[i]` is the distribution draft i was drawn from, `p[i]` the primary's at the same position, `u` what
@@ -48,7 +48,7 @@ def verify(
     kept = (u[:-1, ACCEPT, 0] * q[index, drafts] < p[index, drafts]) & (index < drafted)
     accepted = jnp.argmin(jnp.append(kept, False)).astype(jnp.int32)
     token = sampling.draw(next_distribution(p, q, accepted, drafted), u[accepted, EMIT])
-    return Verdict(accepted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))
+    return Verification(accepted, token, jnp.sum(jnp.minimum(p[:-1], q), axis=-1))
 
 
 def next_distribution(

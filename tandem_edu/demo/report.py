@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from tandem_edu import show
 from tandem_edu.demo.plan import DISTILLED, SHOWN, TANDEM, Plan
-from tandem_edu.measure import Comparison, Quality, looping, machine, spread
+from tandem_edu.measure import Comparison, Quality, machine, repetition_rate, spread
 from tandem_edu.model.weights import Model
 from tandem_edu.train import TrainResult
 
@@ -169,7 +169,7 @@ def _method(done: Demo) -> list:
 
 
 def _looping(comparison: Comparison) -> float:
-    return looping([np.asarray(out.tokens)[: int(out.length)] for out in comparison.primary_outputs])
+    return repetition_rate([np.asarray(out.tokens)[: int(out.length)] for out in comparison.primary_outputs])
 
 
 def _parameters(model) -> int:

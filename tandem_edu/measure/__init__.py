@@ -10,7 +10,6 @@ from tandem_edu.measure.calibration import judged_drafts as judged_drafts
 from tandem_edu.measure.decoding import Comparison as Comparison
 from tandem_edu.measure.decoding import Run as Run
 from tandem_edu.measure.decoding import compare as compare
-from tandem_edu.measure.looping import looping as looping
 from tandem_edu.measure.quality import Quality as Quality
 from tandem_edu.measure.quality import qualities as qualities
 from tandem_edu.measure.quality import quality as quality
@@ -18,6 +17,7 @@ from tandem_edu.measure.ratios import Work as Work
 from tandem_edu.measure.ratios import ratio_rows as ratio_rows
 from tandem_edu.measure.ratios import readable as readable
 from tandem_edu.measure.ratios import timed as timed
+from tandem_edu.measure.repetition import repetition_rate as repetition_rate
 from tandem_edu.measure.roofline import PRESETS as PRESETS
 from tandem_edu.measure.roofline import Hardware as Hardware
 from tandem_edu.measure.roofline import read_time as read_time

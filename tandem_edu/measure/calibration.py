@@ -74,8 +74,8 @@ def judged_drafts(traces: Sequence[Trace]) -> tuple[Float[np.ndarray, " n"], Flo
     A draft behind a stop token is not counted, nor is one behind a rejected draft.
     """
     confidence, verdict = [], []
-    for trace in (part for several in traces for part in several.split()):
-        for row in trace.rows():
+    for trace in (part for several in traces for part in several.per_text()):
+        for row in trace.to_records():
             cut = row["emitted"] <= row["accepted"]
             judged = row["accepted"] if cut else min(row["accepted"] + 1, row["drafted"])
             confidence += row["confidence"][:judged]

@@ -17,7 +17,7 @@ from tandem_edu.decode.request import check_key
 from tandem_edu.decode.trace import summarise
 from tandem_edu.errors import BadInput, require
 from tandem_edu.measure.timing import interleaved, spread
-from tandem_edu.model import Attached, Transformer
+from tandem_edu.model import PrimaryReader, Transformer
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Comparison:
         away = np.zeros(len(self.prompts))
         for run in (self.run(drafter, block_len) for drafter in self.drafters):
             for i, out in enumerate(run.outputs):
-                emitted = np.array([row["emitted"] for row in out.trace.rows()])
+                emitted = np.array([row["emitted"] for row in out.trace.to_records()])
                 calls = np.sum(np.cumsum(emitted) - emitted < tokens)
                 away[i] += abs(calls - tokens / run.summary["block_efficiency"])
         return int(np.argmin(away))
@@ -101,7 +101,7 @@ class Comparison:
 
 def compare(
     primary: Transformer,
-    drafters: Mapping[str, Transformer | Attached | Drafter],
+    drafters: Mapping[str, Transformer | PrimaryReader | Drafter],
     prompts: Sequence[np.ndarray],
     max_new_tokens: int,
     block_lens: Sequence[int] = (1, 2, 3, 4, 6, 8),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tandem_edu.decode import generate, speculate
-from tandem_edu.decode.sampling import likeliest
+from tandem_edu.decode.sampling import argmax
 from tandem_edu.errors import require
 from tandem_edu.measure.ratios import Work
 from tandem_edu.model import Tandem, TandemCache, Transformer
@@ -63,7 +63,7 @@ def _steps(model, carry, length: int, steps: int):
     def step(i, carry):
         block, cache = carry
         logits, cache = model.extend(block, _rewound(cache, length + i % room))
-        return likeliest(logits), cache
+        return argmax(logits), cache
 
     return lax.fori_loop(0, steps, step, (block, cache))
 

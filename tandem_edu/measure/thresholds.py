@@ -16,7 +16,7 @@ from tandem_edu.decode.trace import summarise
 from tandem_edu.errors import require
 from tandem_edu.measure.decoding import ALONE, decoded_in_turns, speculating
 from tandem_edu.measure.timing import spread
-from tandem_edu.model import Attached, Transformer
+from tandem_edu.model import PrimaryReader, Transformer
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Threshold:
 
 def sweep_thresholds(
     primary: Transformer,
-    drafter: Transformer | Attached | Drafter,
+    drafter: Transformer | PrimaryReader | Drafter,
     prompts: Sequence[np.ndarray],
     router: LearnedRouter,
     thresholds: Sequence[float],

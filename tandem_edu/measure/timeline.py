@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from tandem_edu.decode import Trace
-from tandem_edu.decode.trace import rows_of_one_text
+from tandem_edu.decode.trace import records_of_one_text
 from tandem_edu.errors import require
 
 
@@ -31,7 +31,7 @@ def timeline(trace: Trace, draft_cost: float, verify_cost: float) -> list[Span]:
     [('primary', 0.0, 1.0), ('primary', 1.0, 2.0)]
     """
     require(draft_cost > 0 and verify_cost > 0, "costs above 0", (draft_cost, verify_cost), "measure them")
-    rows = rows_of_one_text(trace)
+    rows = records_of_one_text(trace)
     call = verify_cost if any(row["drafted"] for row in rows) else 1.0
     spans, now = [], 0.0
     for row in rows:

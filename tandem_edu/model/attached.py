@@ -6,7 +6,7 @@ They differ in *what of the primary* they take, and in what they add of their ow
 |---|---|---|
 | `Tandem` | the primary's states, projected, at every layer | a secondary, projections |
 | `Eagle` | the primary's states at its input, and keys of its own | a secondary, a fusion |
-| `CrossAttending` | the primary's own keys and values | a secondary |
+| `Glide` | the primary's own keys and values | a secondary |
 | `EarlyExit` | the primary's own keys and values | a norm and one map |
 
 In all of them the primary is frozen, and token i of the block that starts at k(i) knows of the primary
@@ -32,7 +32,7 @@ from tandem_edu.model.masks import cached_mask
 from tandem_edu.model.transformer import Transformer
 
 
-class Attached(eqx.Module):
+class PrimaryReader(eqx.Module):
     """A model that drafts with the help of a primary.
 
     `config` has the sizes of what it drafts with, `primary_config` those of the primary it is made for.
@@ -62,14 +62,14 @@ class Attached(eqx.Module):
         return None
 
 
-def check_block_len(model: Attached, block_len: int | Int[Array, ""]) -> None:
+def check_block_len(model: PrimaryReader, block_len: int | Int[Array, ""]) -> None:
     """Raise `BadInput` for a `block_len` below 1 or too long for `model`; a traced one is not looked at."""
     if isinstance(block_len, Tracer):
         return
     block_len = at_least(1, block_len, "block_len", "the paper trains with block_len=2")
     longest = model.max_block_len
-    expected, mend = f"block_len of at most unroll = {longest}", f"build it with unroll={block_len}"
-    require(longest is None or block_len <= longest, expected, block_len, mend)
+    expected, fix = f"block_len of at most unroll = {longest}", f"build it with unroll={block_len}"
+    require(longest is None or block_len <= longest, expected, block_len, fix)
 
 
 def check_config(primary_config: object) -> None:

@@ -49,14 +49,14 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         # Plain numbers, because JSON knows no others. Frozen, hence this way.
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_len"):
-            object.__setattr__(self, name, at_least(1, getattr(self, name), name, "mend the config"))
+            object.__setattr__(self, name, at_least(1, getattr(self, name), name, "fix the config"))
         if self.d_embed is not None:
             object.__setattr__(self, "d_embed", at_least(1, self.d_embed, "d_embed", "leave it out"))
         for name in ("rope_theta", "norm_eps"):
             object.__setattr__(self, name, positive(getattr(self, name), name, "leave it out"))
         for name in ("tie_embeddings", "shared_vocab"):
             value = getattr(self, name)
-            require(isinstance(value, bool), f"{name} to be True or False", repr(value), "mend the config")
+            require(isinstance(value, bool), f"{name} to be True or False", repr(value), "fix the config")
         require(
             self.d_model % self.n_heads == 0,
             "d_model divisible by n_heads",

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tandem_edu.errors import BadInput, require
-from tandem_edu.model.attached import Attached, check_block_len, read_in_block
+from tandem_edu.model.attached import PrimaryReader, check_block_len, read_in_block
 from tandem_edu.model.cache import Cache
 from tandem_edu.model.config import TransformerConfig
 from tandem_edu.model.layers import attend_causal, rope_table
@@ -43,13 +43,13 @@ def resolve_cache_map(layer_map: str | Sequence[int], n_primary: int, n_secondar
     """
     if not isinstance(layer_map, str):
         expected = f"{n_secondary} of the primary's layers 1..{n_primary}"
-        mend = "give one for each layer of the secondary"
+        fix = "give one for each layer of the secondary"
         try:
             layers = tuple(int(layer) for layer in layer_map)
         except (TypeError, ValueError):
-            raise BadInput(expected, repr(layer_map), mend) from None
+            raise BadInput(expected, repr(layer_map), fix) from None
         fits = len(layers) == n_secondary and all(1 <= layer <= n_primary for layer in layers)
-        require(fits, expected, layers, mend)
+        require(fits, expected, layers, fix)
         return layers
     expected = 'layer_map "last", "uniform" or one layer of the primary for each of the secondary'
     require(layer_map in ("last", "uniform"), expected, repr(layer_map), "pick one")
@@ -57,7 +57,7 @@ def resolve_cache_map(layer_map: str | Sequence[int], n_primary: int, n_secondar
     return tuple(state + 1 if layer_map == "last" else max(state, 1) for state in states)
 
 
-class CrossAttending(Attached):
+class Glide(PrimaryReader):
     """A secondary whose past is the primary's cache.
 
     **Arguments:**
@@ -74,7 +74,7 @@ class CrossAttending(Attached):
     >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
     ...                         d_ff=16, max_len=16)
     >>> primary, secondary = (Transformer(cfg, key=jax.random.key(n)) for n in (0, 1))
-    >>> model = CrossAttending(secondary, cfg)
+    >>> model = Glide(secondary, cfg)
     >>> tokens = jnp.array([1, 5, 2, 7])
     >>> _, hidden = primary(tokens, return_hidden=True)
     >>> forced = model.teacher_forced(primary, tokens, hidden, block_len=2)
@@ -116,7 +116,7 @@ class CrossAttending(Attached):
         block_len: int | Int[Array, ""],
         offset: int | Int[Array, ""] = 0,
     ) -> Float[Array, "*batch seq vocab"]:
-        """See `Attached`. The primary's keys and values are computed again from its states."""
+        """See `PrimaryReader`. The primary's keys and values are computed again from its states."""
         check_block_len(self, block_len)
         seq = tokens.shape[-1]
         rope = rope_table(jnp.arange(seq), self.config.head_dim, self.config.rope_theta)
@@ -148,6 +148,6 @@ def _check_heads(primary: TransformerConfig, secondary: TransformerConfig) -> No
     """Raise `BadInput` unless the secondary's queries fit the primary's keys."""
     for name in ("head_dim", "n_kv_heads", "rope_theta"):
         theirs, mine = getattr(primary, name), getattr(secondary, name)
-        mend = f"give the secondary a head_dim = d_model / n_heads of {theirs}"
-        mend = mend if name == "head_dim" else f"give the secondary {name}={theirs}"
-        require(mine == theirs, f"a secondary with the primary's {name} = {theirs}", mine, mend)
+        fix = f"give the secondary a head_dim = d_model / n_heads of {theirs}"
+        fix = fix if name == "head_dim" else f"give the secondary {name}={theirs}"
+        require(mine == theirs, f"a secondary with the primary's {name} = {theirs}", mine, fix)

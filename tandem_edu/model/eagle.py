@@ -29,7 +29,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from tandem_edu.errors import at_least, require
-from tandem_edu.model.attached import Attached, check_block_len
+from tandem_edu.model.attached import PrimaryReader, check_block_len
 from tandem_edu.model.cache import KV, Cache
 from tandem_edu.model.config import TransformerConfig
 from tandem_edu.model.layers import Rope, attend, attend_causal, linear, normalise, rope_table
@@ -55,7 +55,7 @@ class EagleState(eqx.Module):
         return self.cache.length
 
 
-class Eagle(Attached):
+class Eagle(PrimaryReader):
     """A secondary whose input is a token and the feature of the token before.
 
     **Arguments:**
@@ -127,7 +127,7 @@ class Eagle(Attached):
         block_len: int | Int[Array, ""],
         offset: int | Int[Array, ""] = 0,
     ) -> Float[Array, "*batch seq vocab"]:
-        """See `Attached`; all it needs of the primary is in `hidden`. Costs `block_len` passes.
+        """See `PrimaryReader`; all it needs of the primary is in `hidden`. Costs `block_len` passes.
 
         Raises `BadInput` for a `block_len` above `unroll`. A traced one is not checked: then tokens
         `unroll` or more after the start of their block get features that are not quite right.
@@ -236,8 +236,8 @@ def _feature_states(layer_map: str | Sequence[int], n_primary: int) -> tuple[int
     """
     if not isinstance(layer_map, str):
         return resolve_layer_map([layer_map], n_primary, 1)[0]
-    expected, mend = 'layer_map "top", "fused" or a list of states', "pick one"
-    require(layer_map in ("top", "fused"), expected, repr(layer_map), mend)
+    expected, fix = 'layer_map "top", "fused" or a list of states', "pick one"
+    require(layer_map in ("top", "fused"), expected, repr(layer_map), fix)
     return (n_primary,) if layer_map == "top" else resolve_layer_map("fused", n_primary, 1)[0]
 
 

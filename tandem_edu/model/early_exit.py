@@ -18,14 +18,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tandem_edu.errors import require
-from tandem_edu.model.attached import Attached, check_block_len, check_config, read_in_block
+from tandem_edu.model.attached import PrimaryReader, check_block_len, check_config, read_in_block
 from tandem_edu.model.cache import Cache
 from tandem_edu.model.config import TransformerConfig
 from tandem_edu.model.layers import RMSNorm, linear
 from tandem_edu.model.transformer import Transformer
 
 
-class EarlyExit(Attached):
+class EarlyExit(PrimaryReader):
     """A way out of the primary after its first `exit_layer` layers.
 
     **Arguments:**
@@ -59,9 +59,9 @@ class EarlyExit(Attached):
     ):
         check_config(primary_config)
         deepest = primary_config.n_layers - 1
-        mend = "leave it at least one layer to save" if deepest else "use a deeper primary"
+        fix = "leave it at least one layer to save" if deepest else "use a deeper primary"
         fits = hasattr(exit_layer, "__index__") and 1 <= exit_layer <= deepest
-        require(fits, f"exit_layer in 1..{deepest}", exit_layer, mend)
+        require(fits, f"exit_layer in 1..{deepest}", exit_layer, fix)
         self.exit_map = jnp.eye(primary_config.d_model)
         self.norm = RMSNorm(primary_config.d_model, primary_config.norm_eps)
         self.primary_config = primary_config
@@ -80,7 +80,7 @@ class EarlyExit(Attached):
         block_len: int | Int[Array, ""],
         offset: int | Int[Array, ""] = 0,
     ) -> Float[Array, "*batch seq vocab"]:
-        """See `Attached`. Blocks make no difference: the layers it runs are the primary's everywhere."""
+        """See `PrimaryReader`. Blocks make no difference: the layers it runs are the primary's everywhere."""
         check_block_len(self, block_len)
         return self._logits(primary, self._exit(hidden[..., self.exit_layer, :, :]))
 

@@ -130,7 +130,7 @@ def attend_causal(
     return jnp.concatenate(chunks, axis=-2)
 
 
-class KeyValueMaps(eqx.Module):
+class KeyValueProjection(eqx.Module):
     """The maps from a (normalised) residual stream to keys and values."""
 
     wk: Float[Array, "d_model kv_dim"]
@@ -187,7 +187,7 @@ class Block(eqx.Module):
 
     attention_norm: RMSNorm
     wq: Float[Array, "d_model d_model"]
-    keys_values: KeyValueMaps
+    keys_values: KeyValueProjection
     wo: Float[Array, "d_model d_model"]
     mlp_norm: RMSNorm
     mlp: SwiGLU
@@ -197,13 +197,13 @@ class Block(eqx.Module):
         width = config.d_model
         self.attention_norm = RMSNorm(width, config.norm_eps)
         self.wq = init_weight(q_key, width, width)
-        self.keys_values = KeyValueMaps(config, key=kv_key)
+        self.keys_values = KeyValueProjection(config, key=kv_key)
         self.wo = init_weight(o_key, width, width, gain=(2 * config.n_layers) ** -0.5)
         self.mlp_norm = RMSNorm(width, config.norm_eps)
         self.mlp = SwiGLU(config, key=mlp_key)
 
     def write(
-        self, x: Float[Array, "*batch seq d_model"], rope: Rope, maps: KeyValueMaps | None = None
+        self, x: Float[Array, "*batch seq d_model"], rope: Rope, maps: KeyValueProjection | None = None
     ) -> KV:
         """The keys and values of `x`, through this layer's norm and its (or the given) maps."""
         return (maps or self.keys_values)(self.attention_norm(x), rope)

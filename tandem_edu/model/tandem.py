@@ -21,11 +21,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tandem_edu.errors import BadInput, require
-from tandem_edu.model.attached import Attached, check_block_len, check_config
+from tandem_edu.model.attached import PrimaryReader, check_block_len, check_config
 from tandem_edu.model.cache import KV, Cache
 from tandem_edu.model.config import TransformerConfig
 from tandem_edu.model.layers import (
-    KeyValueMaps,
+    KeyValueProjection,
     attend,
     attend_causal,
     init_weight,
@@ -60,8 +60,8 @@ def resolve_layer_map(layer_map: LayerMap, n_primary: int, n_secondary: int) -> 
     try:
         states = tuple(tuple(int(state) for state in layer) for layer in layer_map)
     except (TypeError, ValueError):
-        expected, mend = "layer_map as a list of states per layer", "write [(2, 5)] for one layer"
-        raise BadInput(expected, repr(layer_map), mend) from None
+        expected, fix = "layer_map as a list of states per layer", "write [(2, 5)] for one layer"
+        raise BadInput(expected, repr(layer_map), fix) from None
     fits = len(states) == n_secondary and all(s and min(s) >= 0 and max(s) <= n_primary for s in states)
     require(
         fits,
@@ -144,7 +144,7 @@ class TandemCache(eqx.Module):
         return self.own.length
 
 
-class Tandem(Attached):
+class Tandem(PrimaryReader):
     """A secondary tied to a primary.
 
     **Arguments:**
@@ -167,7 +167,7 @@ class Tandem(Attached):
 
     secondary: Transformer
     projections: tuple[Projection, ...]
-    primary_maps: tuple[KeyValueMaps | None, ...]
+    primary_maps: tuple[KeyValueProjection | None, ...]
     primary_config: TransformerConfig = eqx.field(static=True)
     own_history: bool = eqx.field(static=True)
 

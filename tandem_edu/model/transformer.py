@@ -32,7 +32,7 @@ from tandem_edu.model.layers import (
 from tandem_edu.model.masks import cached_mask, causal_mask
 
 
-class Vocabulary(eqx.Module):
+class Embedding(eqx.Module):
     """The way in (embedding) and the way out (head). A secondary may borrow its primary's, frozen."""
 
     embedding: Float[Array, "vocab d_embed"]
@@ -76,14 +76,14 @@ class Transformer(eqx.Module):
     (True, 3)
     """
 
-    vocabulary: Vocabulary
+    vocabulary: Embedding
     embed_in: Float[Array, "d_embed d_model"] | None
     embed_out: Float[Array, "d_model d_embed"] | None
     blocks: tuple[Block, ...]
     final_norm: RMSNorm
     config: TransformerConfig = eqx.field(static=True)
 
-    def __init__(self, config: TransformerConfig, *, key: PRNGKeyArray, vocabulary: Vocabulary | None = None):
+    def __init__(self, config: TransformerConfig, *, key: PRNGKeyArray, vocabulary: Embedding | None = None):
         """Random weights. With `config.shared_vocab`, and only then, pass the primary's `vocabulary`.
 
         Raises `BadInput` for a vocabulary that does not fit `config`.
@@ -91,7 +91,7 @@ class Transformer(eqx.Module):
         vocab_key, in_key, out_key, *block_keys = jax.random.split(key, config.n_layers + 3)
         _check_vocabulary(config, vocabulary)
         if vocabulary is None:
-            vocabulary = Vocabulary(config, key=vocab_key)
+            vocabulary = Embedding(config, key=vocab_key)
         resize = config.embed_dim != config.d_model
         self.vocabulary = vocabulary
         self.embed_in = init_weight(in_key, config.embed_dim, config.d_model) if resize else None
@@ -175,10 +175,10 @@ class Transformer(eqx.Module):
         return self.vocabulary.logits(x if self.embed_out is None else linear(x, self.embed_out))
 
 
-def _check_vocabulary(config: TransformerConfig, vocabulary: Vocabulary | None) -> None:
+def _check_vocabulary(config: TransformerConfig, vocabulary: Embedding | None) -> None:
     if vocabulary is None:
-        mend = "pass vocabulary=primary.vocabulary, or set shared_vocab=False"
-        require(not config.shared_vocab, "a vocabulary to share", None, mend)
+        fix = "pass vocabulary=primary.vocabulary, or set shared_vocab=False"
+        require(not config.shared_vocab, "a vocabulary to share", None, fix)
         return
     rows, width = vocabulary.embedding.shape
     require(

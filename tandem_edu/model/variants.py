@@ -8,14 +8,14 @@
 import equinox as eqx
 from jaxtyping import Array, Float, Int
 
-from tandem_edu.model.attached import Attached, check_block_len
+from tandem_edu.model.attached import PrimaryReader, check_block_len
 from tandem_edu.model.config import TransformerConfig
 from tandem_edu.model.masks import block_starts
 from tandem_edu.model.tandem import Tandem
 from tandem_edu.model.transformer import Transformer
 
 
-class Joint(Attached):
+class Joint(PrimaryReader):
     """A tandem together with a primary of its own, both trained, on the secondary's loss alone.
 
     The `primary` that `teacher_forced` is given is not read: in training it is the frozen teacher, where
@@ -64,7 +64,7 @@ class Joint(Attached):
         return self(tokens, block_len, offset)
 
 
-class BlockPrediction(Attached):
+class BlockPrediction(PrimaryReader):
     """The tandem without its autoregressive part: all γ tokens of a block from what stands before it.
 
     In the place of every token of a block the secondary reads the block's first one, the pending token

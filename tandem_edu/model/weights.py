@@ -26,15 +26,15 @@ from safetensors.numpy import save
 
 from tandem_edu.errors import BadInput, require
 from tandem_edu.files import written_whole
-from tandem_edu.model.attached import Attached
+from tandem_edu.model.attached import PrimaryReader
 from tandem_edu.model.config import TransformerConfig
-from tandem_edu.model.cross_attending import CrossAttending
+from tandem_edu.model.cross_attending import Glide
 from tandem_edu.model.eagle import Eagle
 from tandem_edu.model.early_exit import EarlyExit
 from tandem_edu.model.tandem import Tandem
-from tandem_edu.model.transformer import Transformer, Vocabulary
+from tandem_edu.model.transformer import Embedding, Transformer
 
-Model = Transformer | Attached
+Model = Transformer | PrimaryReader
 FilePath = str | os.PathLike[str]
 _OURS = "tandem_edu"  # the key of our JSON in the header
 
@@ -54,16 +54,16 @@ def save_model(model: Model, path: FilePath, half: bool = False) -> None:
     >>> bool(eqx.tree_equal(model, loaded))
     True
     """
-    arrays = named_arrays(eqx.filter(model, owned(model)))
+    arrays = named_arrays(eqx.filter(model, trainable(model)))
     kinds = {str(array.dtype) for array in arrays.values()}
-    mend = "cast it: jax.tree.map(lambda weight: weight.astype(jnp.float32), model)"
-    require(kinds == {"float32"}, "a model in float32", ", ".join(sorted(kinds)), mend)
+    fix = "cast it: jax.tree.map(lambda weight: weight.astype(jnp.float32), model)"
+    require(kinds == {"float32"}, "a model in float32", ", ".join(sorted(kinds)), fix)
     if half:
         arrays = {name: np.asarray(array, np.float16) for name, array in arrays.items()}
     write_arrays(arrays, {"model": describe(model)}, path)
 
 
-def load_model(path: FilePath, vocabulary: Vocabulary | None = None) -> Model:
+def load_model(path: FilePath, vocabulary: Embedding | None = None) -> Model:
     """The model that `save_model` wrote to `path`.
 
     One with `config.shared_vocab` needs its primary's `vocabulary`; for the others it is ignored. What
@@ -78,7 +78,7 @@ def load_model(path: FilePath, vocabulary: Vocabulary | None = None) -> Model:
 
 def save_weights(model: PyTree, path: FilePath, **extra_metadata: Any) -> None:
     """Write the model's own arrays, and any JSON-able `extra_metadata`, to `path`."""
-    write_arrays(named_arrays(eqx.filter(model, owned(model))), extra_metadata, path)
+    write_arrays(named_arrays(eqx.filter(model, trainable(model))), extra_metadata, path)
 
 
 def load_weights(model_like: PyTree, path: FilePath) -> PyTree:
@@ -101,8 +101,8 @@ def describe(model: Model) -> dict[str, Any]:
     if isinstance(model, Eagle):
         states = {"layer_map": list(model.projection.states), "unroll": model.unroll}
         return {"kind": "eagle", **config, **primary, **states}
-    if isinstance(model, CrossAttending):
-        return {"kind": "cross-attending", **config, **primary, "layer_map": list(model.layers)}
+    if isinstance(model, Glide):
+        return {"kind": "glide", **config, **primary, "layer_map": list(model.layers)}
     if isinstance(model, Tandem):
         layer_map = [list(projection.states) for projection in model.projections]
         more = {"layer_map": layer_map, "own_history": model.own_history}
@@ -110,7 +110,7 @@ def describe(model: Model) -> dict[str, Any]:
     raise BadInput("a model of this package", type(model).__name__, "write its arrays with save_weights")
 
 
-def owned(model: PyTree) -> PyTree[bool]:
+def trainable(model: PyTree) -> PyTree[bool]:
     """`True` at each array that is the model's own; `False` in a vocabulary it borrows.
 
     What is trained and what is stored, as a filter for `eqx.partition`.
@@ -138,16 +138,16 @@ def named_arrays(tree: PyTree) -> dict[str, Any]:
 
 def fill(like: PyTree, arrays: dict[str, np.ndarray], path: FilePath) -> PyTree:
     """`like` with its own arrays replaced by those of the same names; `path` is for the errors."""
-    mine = eqx.filter(like, owned(like))
+    mine = eqx.filter(like, trainable(like))
     wanted = named_arrays(mine)
-    mend = "load it into the model it was saved from"
+    fix = "load it into the model it was saved from"
     for names, problem in ((wanted.keys() - arrays, "lacks"), (arrays.keys() - wanted, "also has")):
         got = f"a file that {problem} {', '.join(sorted(names)[:3])} ({len(names)} in all)"
-        require(not names, f"in {path} the weights of this model", got, mend)
+        require(not names, f"in {path} the weights of this model", got, fix)
     widened = {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in arrays.items()}
     for name, leaf in wanted.items():
         got, want = (f"{x.dtype}{list(x.shape)}" for x in (widened[name], leaf))
-        require(got == want, f"{name} in {path} as {want}", got, mend)
+        require(got == want, f"{name} in {path} as {want}", got, fix)
     leaves = [jnp.array(widened[name]) for name in wanted]  # copies: a training step gives memory away
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(mine), leaves), like)
 
@@ -176,24 +176,24 @@ def read_arrays(path: FilePath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except OSError as error:
         raise BadInput(expected, error.strerror or error, "check the path") from error
     except (SafetensorError, ValueError, KeyError) as error:
-        mend = "it is cut short or no safetensors file: write or fetch it again"
-        raise BadInput(expected, error, mend) from error
-    mend = "pass one that tandem_edu wrote; Hugging Face folders have a reader of their own"
-    require(isinstance(metadata, dict), expected, "safetensors of another program", mend)
+        fix = "it is cut short or no safetensors file: write or fetch it again"
+        raise BadInput(expected, error, fix) from error
+    fix = "pass one that tandem_edu wrote; Hugging Face folders have a reader of their own"
+    require(isinstance(metadata, dict), expected, "safetensors of another program", fix)
     return arrays, metadata
 
 
-def _skeleton(description: Any, path: FilePath, vocabulary: Vocabulary | None) -> Model:
+def _skeleton(description: Any, path: FilePath, vocabulary: Embedding | None) -> Model:
     """The model without its numbers, but for the borrowed vocabulary."""
     known = isinstance(description, dict) and description.get("kind") in _KINDS
     known = known and description.keys() - {"kind"} == _KINDS[description["kind"]]
-    mend = "load_weights reads files of save_weights; else it was written by another version"
-    require(known, f"a model written by save_model at {path}", "another kind of file", mend)
+    fix = "load_weights reads files of save_weights; else it was written by another version"
+    require(known, f"a model written by save_model at {path}", "another kind of file", fix)
     configs = {name: TransformerConfig.from_dict(description[name]) for name in _CONFIGS & description.keys()}
     borrows = "config" in configs and configs["config"].shared_vocab
-    mend = "pass vocabulary=primary.vocabulary"
+    fix = "pass vocabulary=primary.vocabulary"
     if borrows:
-        require(vocabulary is not None, f"the vocabulary that the model in {path} borrows", "none", mend)
+        require(vocabulary is not None, f"the vocabulary that the model in {path} borrows", "none", fix)
     lent = vocabulary if borrows else None
     skeleton = eqx.filter_eval_shape(_build, {**description, **configs}, lent, jax.random.key(0))
     lend = lambda part: eqx.tree_at(lambda one: one.vocabulary, part, lent) if _borrows(part) else part
@@ -205,12 +205,12 @@ _KINDS = {
     "transformer": {"config"},
     "tandem": {*_CONFIGS, "layer_map", "own_history"},
     "eagle": {*_CONFIGS, "layer_map", "unroll"},
-    "cross-attending": {*_CONFIGS, "layer_map"},
+    "glide": {*_CONFIGS, "layer_map"},
     "early-exit": {"primary_config", "exit_layer"},
 }
 
 
-def _build(said: dict[str, Any], vocabulary: Vocabulary | None, key) -> Model:
+def _build(said: dict[str, Any], vocabulary: Embedding | None, key) -> Model:
     """The model of a description whose configs have been read."""
     if said["kind"] == "early-exit":
         return EarlyExit(said["primary_config"], said["exit_layer"], key=key)
@@ -220,8 +220,8 @@ def _build(said: dict[str, Any], vocabulary: Vocabulary | None, key) -> Model:
     both, layer_map = (secondary, said["primary_config"]), said["layer_map"]
     if said["kind"] == "eagle":
         return Eagle(*both, layer_map, said["unroll"], key=key)
-    if said["kind"] == "cross-attending":
-        return CrossAttending(*both, layer_map, key=key)
+    if said["kind"] == "glide":
+        return Glide(*both, layer_map, key=key)
     return Tandem(*both, layer_map, said["own_history"], key=key)
 
 

@@ -17,7 +17,7 @@ from tandem_edu import data
 from tandem_edu.decode import Sampling, block_generate, generate
 from tandem_edu.files import written_whole
 from tandem_edu.measure import Interval, interleaved
-from tandem_edu.model import BlockPrediction, CrossAttending, Eagle, Joint, Tandem, Transformer
+from tandem_edu.model import BlockPrediction, Eagle, Glide, Joint, Tandem, Transformer
 from tandem_edu.model.weights import Model
 from tandem_edu.reproduce.plan import LIKENESS, PRIMARY, SECONDARY, SEED, STATES, WIDER
 from tandem_edu.reproduce.prompts import LENGTH
@@ -72,9 +72,9 @@ def _eagle(pair: Pair, layers: str) -> Eagle:
     return Eagle(_secondary(pair), PRIMARY, layers, unroll=max(MIXED), key=jax.random.key(SEED + 1))
 
 
-def _cross_attending(pair: Pair) -> CrossAttending:
+def _cross_attending(pair: Pair) -> Glide:
     secondary = _secondary(pair, n_kv_heads=PRIMARY.n_kv_heads)  # it borrows the primary's keys and values
-    return CrossAttending(secondary, PRIMARY, "last")
+    return Glide(secondary, PRIMARY, "last")
 
 
 def _joint(pair: Pair) -> Joint:

@@ -8,8 +8,16 @@ import jax
 import numpy as np
 
 from tandem_edu.decode import Sampling
-from tandem_edu.measure import Comparison, Interval, Run, bootstrap, compare, looping, wall_clock_factor
-from tandem_edu.model import Attached, Tandem, Transformer
+from tandem_edu.measure import (
+    Comparison,
+    Interval,
+    Run,
+    bootstrap,
+    compare,
+    repetition_rate,
+    wall_clock_factor,
+)
+from tandem_edu.model import PrimaryReader, Tandem, Transformer
 from tandem_edu.reproduce.plan import SEED
 from tandem_edu.reproduce.prompts import LENGTH, prompts_of_kinds
 from tandem_edu.reproduce.table import Table, quartiles
@@ -56,7 +64,7 @@ def decoding_tables(
     return [_blocks_table(blocks), _clock_table(clock)], kept
 
 
-Drafters = Mapping[str, Transformer | Attached]
+Drafters = Mapping[str, Transformer | PrimaryReader]
 
 
 def counted_drafts(
@@ -105,7 +113,7 @@ def _blocks(found: Comparison, pair: Pair) -> dict[str, Any]:
     row["block efficiency (tandem)"] = runs["tandem"].summary["block_efficiency"]
     for name in ("distilled", "tandem"):
         row[f"{name} where v = 1"] = max(_where_reading_is_free(run, pair) for run in found.of(name))
-    row["looping"] = looping([np.asarray(out.tokens) for out in found.primary_outputs])
+    row["repetition_rate"] = repetition_rate([np.asarray(out.tokens) for out in found.primary_outputs])
     return row
 
 

@@ -89,8 +89,8 @@ def load_table(folder: Path, name: str) -> Table:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        mend = f"make it: tandem-edu reproduce --stage {_STAGE.get(name, name)}"
-        raise BadInput(f"results at {path}", error, mend) from error
+        fix = f"make it: tandem-edu reproduce --stage {_STAGE.get(name, name)}"
+        raise BadInput(f"results at {path}", error, fix) from error
     found.pop("machine")
     rows = [{column: _cell(value) for column, value in row.items()} for row in found.pop("rows")]
     return Table(rows=rows, **found)

@@ -6,8 +6,8 @@ Drawing never computes: everything here takes what `tandem_edu.measure` or a `Tr
 from tandem_edu.show.adaptive import thresholds as thresholds
 from tandem_edu.show.attention import attention_head as attention_head
 from tandem_edu.show.attention import primary_shares as primary_shares
+from tandem_edu.show.distributions import acceptance_prob as acceptance_prob
 from tandem_edu.show.distributions import frequencies as frequencies
-from tandem_edu.show.distributions import overlap as overlap
 from tandem_edu.show.ideas import block_mask as block_mask
 from tandem_edu.show.ideas import roofline as roofline
 from tandem_edu.show.ideas import speedup_curve as speedup_curve

@@ -1,4 +1,4 @@
-"""Pictures of distributions: where two of them overlap, and how often what was drawn."""
+"""Pictures of distributions: where two of them acceptance_prob, and how often what was drawn."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from tandem_edu.show.picture import BLUE, GREEN, ORANGE, Picture, canvas, legend, series, untypeset
 
 
-def overlap(p: np.ndarray, q: np.ndarray, strings: Sequence[str], most: int = 12) -> Picture:
+def acceptance_prob(p: np.ndarray, q: np.ndarray, strings: Sequence[str], most: int = 12) -> Picture:
     """Bars of the primary's p and the drafter's q over the likeliest tokens; min(p, q) is kept.
 
     The area both cover is Σ min(p, q) = 1 - TV(p, q), the probability that a draft from q is accepted.

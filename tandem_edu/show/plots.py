@@ -16,8 +16,8 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture
     Raises `BadInput` for a history without an evaluation.
     """
     unevaluated = ", ".join(name for name, history in histories.items() if not history)
-    mend = "train it with valid_tokens"
-    require(not unevaluated, "an evaluation of each model", f"none of {unevaluated}", mend)
+    fix = "train it with valid_tokens"
+    require(not unevaluated, "an evaluation of each model", f"none of {unevaluated}", fix)
     figure, axes = canvas("Held-out loss while training", "training step", "cross-entropy (nats per token)")
     ends = []
     for (name, history), (colour, marker, line) in zip(histories.items(), series(histories), strict=True):

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from tandem_edu.data import token_strings
 from tandem_edu.decode import Output
-from tandem_edu.decode.trace import rows_of_one_text
+from tandem_edu.decode.trace import records_of_one_text
 from tandem_edu.show.tables import html_table
 
 KINDS = {
@@ -43,7 +43,7 @@ def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
     Of the rejected drafts only the first of a block is told, just before the primary's own token in
     its place: those after it were drafted on a wrong path. Raises `BadInput` for a batch.
     """
-    rows = rows_of_one_text(out.trace)
+    rows = records_of_one_text(out.trace)
     for token in np.asarray(prompt):
         yield "prompt", int(token)
     text, at = np.asarray(out.tokens), 0

@@ -1,6 +1,6 @@
 """Checkpoints: one file that holds all a run needs to go on, and that says which run it belongs to.
 
-The file is safetensors: the trained arrays, AdamW's moments and the step count, beside the history
+The file is safetensors: the trained arrays, AdamW's opt_state and the step count, beside the history
 and the run's *fingerprint* as JSON. It is renamed into place when it is complete, so whenever a run is
 killed, what lies there is the last whole checkpoint. Batches and block draws are pure functions of
 (seed, step), so this is all there is to remember.
@@ -76,15 +76,15 @@ def load_checkpoint(
     for part in folder.glob(f".{NAME}.*.part"):
         with suppress(OSError):
             part.unlink()
-    mend = f"choose another folder, or delete {path} to start anew"
+    fix = f"choose another folder, or delete {path} to start anew"
     try:
         arrays, metadata = read_arrays(path)
     except BadInput as error:
-        raise BadInput(f"a whole checkpoint at {path}", f"a damaged one ({error})", mend) from error
-    require(metadata.keys() == {"run", "history"}, f"a checkpoint at {path}", "another kind of file", mend)
+        raise BadInput(f"a whole checkpoint at {path}", f"a damaged one ({error})", fix) from error
+    require(metadata.keys() == {"run", "history"}, f"a checkpoint at {path}", "another kind of file", fix)
     differing = _differences(metadata["run"], json.loads(json.dumps(run)))
     got = f"one that differs in {'; '.join(differing)}"
-    require(not differing, f"the checkpoint in {path} to be of this run", got, f"use its values, {mend}")
+    require(not differing, f"the checkpoint in {path} to be of this run", got, f"use its values, {fix}")
     return fill(states, arrays, path), metadata["history"]
 
 

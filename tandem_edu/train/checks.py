@@ -9,7 +9,7 @@ import numpy as np
 
 from tandem_edu.data import Batches, windows
 from tandem_edu.errors import BadInput, require
-from tandem_edu.model import Attached, Joint, Transformer
+from tandem_edu.model import Joint, PrimaryReader, Transformer
 from tandem_edu.model.attached import check_block_len
 from tandem_edu.model.tandem import check_same_vocabulary
 from tandem_edu.model.weights import Model
@@ -27,9 +27,9 @@ def check_models(model: Model, recipe: Recipe, primary: Transformer | None) -> N
     check_primary(model, primary)
 
 
-def reads_primary(model: Model) -> TypeGuard[Attached]:
+def reads_primary(model: Model) -> TypeGuard[PrimaryReader]:
     """Whether it reads the primary given. A joint model has one of its own; the one given only teaches."""
-    return isinstance(model, Attached) and not isinstance(model, Joint)
+    return isinstance(model, PrimaryReader) and not isinstance(model, Joint)
 
 
 def check_primary(model: Model, primary: Transformer | None) -> None:
@@ -41,8 +41,8 @@ def check_primary(model: Model, primary: Transformer | None) -> None:
     check_same_vocabulary(primary.config, model.config)
     if reads_primary(model):
         got = f"{primary.config} where it has {model.primary_config}"
-        mend = f"pass the primary it was built for, or build the {name} with primary.config"
-        require(primary.config == model.primary_config, f"the {name}'s own primary", got, mend)
+        fix = f"pass the primary it was built for, or build the {name} with primary.config"
+        require(primary.config == model.primary_config, f"the {name}'s own primary", got, fix)
 
 
 def check_length(seq_len: int, model: Model, primary: Transformer | None) -> None:
@@ -76,8 +76,8 @@ def checked_texts(
     try:
         held_out = windows(valid_tokens, recipe.seq_len, recipe.eval_windows)
     except BadInput as error:
-        mend = "hold out more text or take a smaller seq_len"
-        raise BadInput("valid_tokens to evaluate on", f"none that will do ({error})", mend) from None
+        fix = "hold out more text or take a smaller seq_len"
+        raise BadInput("valid_tokens to evaluate on", f"none that will do ({error})", fix) from None
     check_ids(models, tokens, valid_tokens)
     return batches, held_out
 
@@ -93,11 +93,11 @@ def made_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def _check_kind(model: Model, recipe: Recipe) -> None:
-    mend = 'recipe("tandem-distil") is for what reads a primary, recipe("secondary") for a Transformer'
-    if isinstance(model, Attached):
+    fix = 'recipe("tandem-distil") is for what reads a primary, recipe("secondary") for a Transformer'
+    if isinstance(model, PrimaryReader):
         expected = f"a recipe with block_lens for the {type(model).__name__}"
-        require(bool(recipe.block_lens), expected, "one without", mend)
+        require(bool(recipe.block_lens), expected, "one without", fix)
         check_block_len(model, max(recipe.block_lens))
     else:
         got = f"block_lens={recipe.block_lens}"
-        require(not recipe.block_lens, "a recipe without block_lens for a Transformer", got, mend)
+        require(not recipe.block_lens, "a recipe without block_lens for a Transformer", got, fix)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from tandem_edu.model import Attached, Transformer
+from tandem_edu.model import PrimaryReader, Transformer
 from tandem_edu.model.attached import check_block_len
 from tandem_edu.model.weights import Model
 from tandem_edu.train.checks import check_ids, check_length, check_primary, reads_primary
@@ -70,7 +70,7 @@ def token_scores(
     """The scores of each position: 2 of them, with a primary 4, in the order above. As `evaluate_all`."""
     for name, model in models.items():
         check_primary(model, primary)
-        if isinstance(model, Attached):
+        if isinstance(model, PrimaryReader):
             check_block_len(model, block_lens[name])
         check_length(windows.shape[1] - 1, model, primary)
     check_ids(models.values(), windows)

@@ -66,18 +66,16 @@ class Recipe:
         whole |= dict.fromkeys(("micro_batches", "warmup_steps", "seed"), 0)
         for name, least in whole.items():
             # Frozen, hence this way.
-            object.__setattr__(self, name, at_least(least, getattr(self, name), name, "mend the recipe"))
+            object.__setattr__(self, name, at_least(least, getattr(self, name), name, "fix the recipe"))
         object.__setattr__(self, "micro_batches", self.micro_batches or math.gcd(self.batch_size, 4))
         got = f"{self.micro_batches} for batch_size={self.batch_size}"
         expected = "micro_batches that divide batch_size"
         require(self.batch_size % self.micro_batches == 0, expected, got, "take micro_batches=1")
-        require(
-            isinstance(self.remat, bool), "remat to be True or False", repr(self.remat), "mend the recipe"
-        )
+        require(isinstance(self.remat, bool), "remat to be True or False", repr(self.remat), "fix the recipe")
         require(self.seed < 2**31, "seed below 2**31", self.seed, "take a smaller one")
-        mend = f"take warmup_steps={self.steps // 20}"
+        fix = f"take warmup_steps={self.steps // 20}"
         got = f"{self.warmup_steps} of {self.steps}"
-        require(self.warmup_steps < self.steps, "warmup_steps below steps", got, mend)
+        require(self.warmup_steps < self.steps, "warmup_steps below steps", got, fix)
         for name, usual in (("learning_rate", 1e-3), ("clip_norm", 1.0)):
             positive(getattr(self, name), name, f"a usual one is {usual}")
         fine = isinstance(self.weight_decay, int | float) and 0 <= self.weight_decay < math.inf
@@ -85,7 +83,7 @@ class Recipe:
         several = isinstance(self.block_lens, tuple | list)
         require(several, "block_lens as a tuple", repr(self.block_lens), "for example block_lens=(2,)")
         # Tuples, because lists have no hash.
-        lens = tuple(at_least(1, each, "each of block_lens", "mend the recipe") for each in self.block_lens)
+        lens = tuple(at_least(1, each, "each of block_lens", "fix the recipe") for each in self.block_lens)
         object.__setattr__(self, "block_lens", lens)
         object.__setattr__(self, "objectives", _checked_objectives(self.objectives))
 
@@ -163,7 +161,7 @@ def recipe(name: str, **changes: Any) -> Recipe:
     require(not unknown, f"fields among {', '.join(known)}", ", ".join(unknown), "check the spelling")
     steps, objectives, block_lens = RECIPES[name]
     steps = changes.get("steps", steps)
-    steps = at_least(1, steps, "steps", "mend the recipe")
+    steps = at_least(1, steps, "steps", "fix the recipe")
     usual = {
         "name": name,
         "steps": steps,
@@ -178,15 +176,15 @@ def recipe(name: str, **changes: Any) -> Recipe:
 
 def _checked_objectives(objectives: Any) -> tuple[tuple[float, Objective], ...]:
     expected = "objectives as ((until, Objective), ...) with until rising to 1.0"
-    mend = "for example ((0.5, Objective()), (1.0, Objective(kl=0.5)))"
+    fix = "for example ((0.5, Objective()), (1.0, Objective(kl=0.5)))"
     try:
         phases = tuple((float(until), goal) for until, goal in objectives)
     except (TypeError, ValueError):
-        raise BadInput(expected, repr(objectives), mend) from None
+        raise BadInput(expected, repr(objectives), fix) from None
     ends = [0.0, *(until for until, _ in phases)]
     rising = all(before < after for before, after in pairwise(ends))
     fine = rising and ends[-1] == 1.0 and all(isinstance(goal, Objective) for _, goal in phases)
-    require(fine, expected, repr(objectives), mend)
+    require(fine, expected, repr(objectives), fix)
     return phases
 
 

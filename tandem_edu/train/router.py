@@ -18,12 +18,12 @@ from jaxtyping import Float, PRNGKeyArray
 
 from tandem_edu.decode import Drafter, LearnedRouter, Sampling
 from tandem_edu.decode.cycle import Decoder, State, begin, cycle
-from tandem_edu.decode.drafters import Reading, as_drafter
+from tandem_edu.decode.drafters import PrimaryOutput, as_drafter
 from tandem_edu.decode.request import check_prompt, make_request
-from tandem_edu.decode.routers import identify
+from tandem_edu.decode.routers import fingerprint
 from tandem_edu.decode.verify import verify
 from tandem_edu.errors import at_least, require
-from tandem_edu.model import Attached, Transformer
+from tandem_edu.model import PrimaryReader, Transformer
 from tandem_edu.progress import progress_bar
 
 
@@ -44,7 +44,7 @@ class TrainedRouter(NamedTuple):
 
 def train_router(
     primary: Transformer,
-    drafter: Transformer | Attached | Drafter,
+    drafter: Transformer | PrimaryReader | Drafter,
     prompts: Sequence[np.ndarray],
     block_len: int = 8,
     *,
@@ -117,8 +117,8 @@ def collect(
         )
         examples += _judged(decoder, request, len(chunk))
     features, kept = (np.concatenate(column) for column in zip(*examples, strict=True))
-    mend = "ask for more tokens after each prompt, or take a drafter that drafts"
-    require(len(kept) > 0, "at least one judged draft to learn from", "none", mend)
+    fix = "ask for more tokens after each prompt, or take a drafter that drafts"
+    require(len(kept) > 0, "at least one judged draft to learn from", "none", fix)
     return Examples(features, kept)
 
 
@@ -168,10 +168,10 @@ def fit(
         return jnp.mean(optax.sigmoid_binary_cross_entropy(score, kept[batch]))
 
     def step(carry, key):
-        weights, moments = carry
+        weights, opt_state = carry
         batch = jax.random.randint(key, (256,), 0, kept.shape[0])
-        updates, moments = adam.update(jax.grad(loss)(weights, batch), moments, weights)
-        return (optax.apply_updates(weights, updates), moments), None
+        updates, opt_state = adam.update(jax.grad(loss)(weights, batch), opt_state, weights)
+        return (optax.apply_updates(weights, updates), opt_state), None
 
     with jax.numpy_dtype_promotion("standard"):  # optax raises a float to its whole-number count
         start = learned(router)
@@ -190,10 +190,10 @@ def _blank(
         prompt = jnp.zeros(1, jnp.int32)
         states, cache = primary.prefill(prompt, 0, block_len + 2)
         state = drafter.start(
-            Reading(prompt, states, cache, jnp.int32(0)), block_len + 1, jnp.int32(block_len)
+            PrimaryOutput(prompt, states, cache, jnp.int32(0)), block_len + 1, jnp.int32(block_len)
         )
         return drafter.step(jnp.int32(0), state, cache).hidden
 
     hidden = eqx.filter_eval_shape(first_step).shape[0]
     top_k = min(8, primary.config.vocab_size)
-    return LearnedRouter(hidden, (identify(drafter), block_len), threshold, top_k, key=key)
+    return LearnedRouter(hidden, (fingerprint(drafter), block_len), threshold, top_k, key=key)

@@ -152,7 +152,7 @@ class _Run:
         self.shared, self.primary, self.batches = shared, primary, batches
         self.held_out, self.every = held_out, every
         self.recipes = {name: recipe for name, (_, recipe) in models.items()}
-        self.rests = {name: split(model)[1] for name, (model, _) in models.items()}
+        self.frozen = {name: split(model)[1] for name, (model, _) in models.items()}
         self.states = {name: init_state(*one) for name, one in models.items()}
         self.histories: dict[str, History] = {name: [] for name in models}
         self.place: Path | None = None
@@ -168,7 +168,7 @@ class _Run:
 
     def models(self) -> dict[str, Model]:
         """The models as they are now."""
-        return {name: eqx.combine(self.states[name].trained, rest) for name, rest in self.rests.items()}
+        return {name: eqx.combine(self.states[name].trained, rest) for name, rest in self.frozen.items()}
 
     @property
     def done(self) -> int:
@@ -206,11 +206,11 @@ class _Run:
     def _stretches(self, bar: tqdm) -> Iterator[dict[str, list[float]]]:
         """Step by step; after each stretch the states are those after it, and this gives its losses."""
         # Tuples, because a tree of a dict comes back in another order (so do states from a checkpoint).
-        rests, recipes = tuple(self.rests.values()), tuple(self.recipes.values())
+        frozen, recipes = tuple(self.frozen.values()), tuple(self.recipes.values())
         current = tuple(self.states[name] for name in self.recipes)
         losses: list[Any] = []
         for step in range(self.done, self.shared.steps):
-            given = (rests, self.primary, jnp.asarray(self.batches(step)))
+            given = (frozen, self.primary, jnp.asarray(self.batches(step)))
             objectives = tuple(recipe.objective_at(step) for recipe in recipes)
             current, latest = train_step(given, current, recipes, objectives)
             losses.append(latest)
@@ -256,5 +256,5 @@ class _Run:
         kept = "no checkpoint was kept"
         if self.place is not None and self.kept > 0:
             kept = f"the last good checkpoint is {self.place / NAME} (step {self.kept})"
-        mend = "try a smaller learning_rate, more warmup_steps or a smaller clip_norm"
-        raise Diverged(f"finite loss and weights of {name}", f"{got} at step {step}", f"{mend}; {kept}")
+        fix = "try a smaller learning_rate, more warmup_steps or a smaller clip_norm"
+        raise Diverged(f"finite loss and weights of {name}", f"{got} at step {step}", f"{fix}; {kept}")

@@ -16,22 +16,22 @@ from jaxtyping import Array, Float, Int, PyTree
 from tandem_edu.errors import BadInput
 from tandem_edu.model import Joint, Transformer
 from tandem_edu.model.layers import Block
-from tandem_edu.model.weights import Model, owned
+from tandem_edu.model.weights import Model, trainable
 from tandem_edu.train.losses import Objective
 from tandem_edu.train.recipes import Recipe
 
 
 class State(eqx.Module):
-    """All that changes from one step to the next: the trained arrays, AdamW's moments, the count."""
+    """All that changes from one step to the next: the trained arrays, AdamW's opt_state, the count."""
 
     trained: PyTree
-    moments: PyTree
+    opt_state: PyTree
     step: Int[Array, ""]
 
 
 def split(model: Model) -> tuple[PyTree, PyTree]:
     """The model's trained arrays, and the rest; `eqx.combine` puts them together."""
-    return eqx.partition(model, owned(model))
+    return eqx.partition(model, trainable(model))
 
 
 @eqx.filter_jit
@@ -115,13 +115,13 @@ def predict(
     """
     if isinstance(model, Transformer):
         return model(tokens)
-    name, mend = type(model).__name__, "pass the primary and block_lens"
+    name, fix = type(model).__name__, "pass the primary and block_lens"
     if block is None:
-        raise BadInput(f"block for the {name}", "None", mend)
+        raise BadInput(f"block for the {name}", "None", fix)
     if isinstance(model, Joint):
         return model(tokens, *block)
     if primary is None or hidden is None:
-        raise BadInput(f"primary and hidden for the {name}", "None", mend)
+        raise BadInput(f"primary and hidden for the {name}", "None", fix)
     return model.teacher_forced(primary, tokens, hidden, *block)
 
 
@@ -202,7 +202,7 @@ def train_step(
     compiled once a phase; what a phase has no use for, such as the primary's head in a phase without
     distillation, is left out by the compiler.
     """
-    rests, primary, batch = given
+    frozen, primary, batch = given
     blocks = [
         draw_block(recipe, state.step) if recipe.block_lens else None
         for recipe, state in zip(recipes, states, strict=True)
@@ -214,7 +214,7 @@ def train_step(
         teacher, hidden = (None, None) if primary is None else primary(tokens, return_hidden=True)
         losses = []
         for mine, rest, recipe, objective, block in zip(
-            trained, rests, recipes, objectives, blocks, strict=True
+            trained, frozen, recipes, objectives, blocks, strict=True
         ):
             model = eqx.combine(mine, rest)
             model = rematerialised(model) if recipe.remat else model
@@ -227,6 +227,6 @@ def train_step(
     (_, losses), gradients = mean_over(differentiated, tuple(state.trained for state in states), parts)
     moved = []
     for state, recipe, gradient in zip(states, recipes, gradients, strict=True):
-        updates, moments = optimizer(recipe).update(gradient, state.moments, state.trained)
-        moved.append(State(optax.apply_updates(state.trained, updates), moments, state.step + 1))
+        updates, opt_state = optimizer(recipe).update(gradient, state.opt_state, state.trained)
+        moved.append(State(optax.apply_updates(state.trained, updates), opt_state, state.step + 1))
     return tuple(moved), losses

@@ -80,8 +80,8 @@ def load_folder(folder: str | os.PathLike[str], primary: str | os.PathLike[str] 
         return Saved(load_model(folder / MODEL), tokenizer, card)
     owner = load_primary(primary)
     same = owner.tokenizer.to_str() == tokenizer.to_str()
-    mend = "name the primary that it was trained with"
-    require(same, f"a primary with the tokenizer of {folder}", f"{primary} with another", mend)
+    fix = "name the primary that it was trained with"
+    require(same, f"a primary with the tokenizer of {folder}", f"{primary} with another", fix)
     model = load_model(folder / MODEL, vocabulary=owner.model.vocabulary)
     return Saved(model, tokenizer, card, owner.model)
 
@@ -90,8 +90,8 @@ def load_primary(folder: str | os.PathLike[str]) -> "SavedPrimary":
     """`load_folder` of a model that can be a primary. Raises `BadInput` for one that reads another."""
     saved = load_folder(folder)
     if not isinstance(saved.model, Transformer):
-        kind, mend = describe(saved.model)["kind"], "name the folder of the primary itself"
-        raise BadInput(f"a primary in {folder}", f"a model of kind {kind}", mend)
+        kind, fix = describe(saved.model)["kind"], "name the folder of the primary itself"
+        raise BadInput(f"a primary in {folder}", f"a model of kind {kind}", fix)
     return SavedPrimary(saved.model, saved.tokenizer)
 
 

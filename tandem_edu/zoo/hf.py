@@ -164,8 +164,8 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
         with safe_open(path, framework="flax") as file:  # the one array type here that knows bfloat16
             return {name: _float32(file, name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except FileNotFoundError:
-        mend = "other formats hold pickles, which are never read: convert the checkpoint"
-        raise BadInput(expected, "no such file", mend) from None
+        fix = "other formats hold pickles, which are never read: convert the checkpoint"
+        raise BadInput(expected, "no such file", fix) from None
     except (SafetensorError, OSError) as error:
         raise BadInput(expected, error, "fetch the checkpoint again") from error
 

@@ -75,7 +75,7 @@ def _size(fields: Fields, name: str) -> Any:
     value: Any = fields.get(name, DEFAULTS.get(name))
     kind = type(DEFAULTS.get(name, 1))
     right = type(value) is kind and (kind is bool or value > 0)
-    require(right, f"{name} in config.json, a {WORDS[kind]}", json.dumps(value), "mend the file")
+    require(right, f"{name} in config.json, a {WORDS[kind]}", json.dumps(value), "fix the file")
     return value
 
 
@@ -84,18 +84,18 @@ def _rope_theta(fields: Fields) -> float:
     theta = fields.get("rope_theta", 10_000.0)
     for name in ("rope_scaling", "rope_parameters"):
         rope = fields.get(name, {})
-        require(isinstance(rope, dict), f"{name} to be an object", json.dumps(rope), "mend config.json")
+        require(isinstance(rope, dict), f"{name} to be an object", json.dumps(rope), "fix config.json")
         kind = rope.get("rope_type", rope.get("type", "default"))
         plain = kind == "default" and rope.get("partial_rotary_factor", 1.0) == 1.0
-        mend = "only plain rotary embeddings are built in: take another checkpoint"
-        require(plain, f"{name} without scaling", json.dumps(rope), mend)
+        fix = "only plain rotary embeddings are built in: take another checkpoint"
+        require(plain, f"{name} without scaling", json.dumps(rope), fix)
         theta = rope.get("rope_theta", theta)
     number = isinstance(theta, int | float) and theta > 0
-    require(number, "rope_theta to be a positive number", json.dumps(theta), "mend config.json")
+    require(number, "rope_theta to be a positive number", json.dumps(theta), "fix config.json")
     return float(theta)
 
 
 def _check(fields: Fields, name: str, only: object, *, default: object) -> None:
     got = fields.get(name, default)
-    mend = "our transformer has no other form: take another checkpoint"
-    require(got == only, f"{name} {json.dumps(only)} in config.json", json.dumps(got), mend)
+    fix = "our transformer has no other form: take another checkpoint"
+    require(got == only, f"{name} {json.dumps(only)} in config.json", json.dumps(got), fix)

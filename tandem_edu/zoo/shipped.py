@@ -61,12 +61,12 @@ def load_pair(folder: str | os.PathLike[str] | None = None) -> Pair:
     Raises `BadInput` if something of it is missing or damaged.
     """
     folder = FOLDER if folder is None else Path(folder)
-    mend = "install the package again, or make it: tandem-edu reproduce --stage zoo"
-    require((folder / TOKENIZER).is_file(), f"a pair in {folder}", "none, or an unfinished one", mend)
+    fix = "install the package again, or make it: tandem-edu reproduce --stage zoo"
+    require((folder / TOKENIZER).is_file(), f"a pair in {folder}", "none, or an unfinished one", fix)
     card = {name: _card(folder / f"{name}.json") for name in (*MODELS, "router")}
     primary = load_model(folder / "primary.safetensors")
     if not isinstance(primary, Transformer):
-        raise BadInput(f"a primary in {folder}", type(primary).__name__, mend)
+        raise BadInput(f"a primary in {folder}", type(primary).__name__, fix)
     others: dict[str, Any] = {
         name: load_model(folder / f"{name}.safetensors", primary.vocabulary)
         for name in MODELS

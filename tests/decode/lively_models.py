@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tandem_edu.decode import PlainDrafter, PromptLookup, generate
-from tandem_edu.model import CrossAttending, Eagle, EarlyExit, Tandem, Transformer, TransformerConfig
+from tandem_edu.model import Eagle, EarlyExit, Glide, Tandem, Transformer, TransformerConfig
 from tandem_edu.train import Objective, recipe, train
 
 TANDEMS = [(layers, own) for layers in ("last", "uniform", "fused") for own in (False, True)]
@@ -98,7 +98,7 @@ def _drafters(primary: Transformer, secondary: Transformer) -> dict:
         # Noise again, because the feature's half of `fc` starts at zero.
         models[f"eagle-{layers}"] = lively(Eagle(secondary, config, layers, key=key), 5, 0.05)
     for layers in ("last", "uniform"):
-        models[f"cross-{layers}"] = CrossAttending(secondary, config, layers)
+        models[f"cross-{layers}"] = Glide(secondary, config, layers)
     models["exit"] = EarlyExit(config, exit_layer=1)
     return models
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from tandem_edu.model import Attached, Tandem, Transformer
+from tandem_edu.model import PrimaryReader, Tandem, Transformer
 from tandem_edu.model.masks import block_starts
 
 
@@ -76,7 +76,7 @@ def both_models(primary: Transformer, drafter, tokens, starts, block_len: int):
     p, hidden = primary(tokens, return_hidden=True)
     if isinstance(drafter, Tandem):
         return p, drafter.read_blocks(tokens, hidden, starts)[0]
-    if isinstance(drafter, Attached):  # where its earlier blocks lay does not matter to it
+    if isinstance(drafter, PrimaryReader):  # where its earlier blocks lay does not matter to it
         return p, drafter.teacher_forced(primary, tokens, hidden, block_len, offset=starts[-1])
     return p, drafter(tokens)
 

@@ -24,9 +24,9 @@ from tandem_edu.decode import (
     stream,
 )
 from tandem_edu.decode.drafters import as_drafter
-from tandem_edu.decode.routers import check_router, identify
+from tandem_edu.decode.routers import check_router, fingerprint
 from tandem_edu.errors import BadInput, at_least
-from tandem_edu.model import CrossAttending, EarlyExit, Tandem, Transformer, TransformerConfig
+from tandem_edu.model import EarlyExit, Glide, Tandem, Transformer, TransformerConfig
 
 
 def other(**sizes) -> Transformer:
@@ -200,7 +200,7 @@ def test_a_threshold_that_is_none(rule, value):
 
 def test_a_router_of_another_drafter_or_block_length():
     primary, drafters = speaker(), speaker_drafters()
-    mine = identify(as_drafter(drafters["plain"], primary))
+    mine = fingerprint(as_drafter(drafters["plain"], primary))
     router = LearnedRouter(4, (mine, 3), top_k=2, key=jax.random.key(0))
     check_router(router, as_drafter(drafters["plain"], primary), 3)
     with pytest.raises(BadInput, match="trained with block_len=2, got one trained with 3"):
@@ -231,11 +231,11 @@ def test_untrained_drafters_are_told_apart():
             Tandem(two, primary.config, key=jax.random.key(0)),
         ),
         (EarlyExit(primary.config, 1), EarlyExit(primary.config, 2)),
-        (CrossAttending(one, primary.config, [2]), CrossAttending(one, primary.config, [3])),
+        (Glide(one, primary.config, [2]), Glide(one, primary.config, [3])),
         (PromptLookup(96, 2), PromptLookup(96, 3)),
     ]
     for this, that in pairs:
-        names = [identify(as_drafter(drafter, primary)) for drafter in (this, that, this)]
+        names = [fingerprint(as_drafter(drafter, primary)) for drafter in (this, that, this)]
         assert names[0] == names[2] != names[1]
         router = LearnedRouter(0, (names[0], 3), top_k=2, key=jax.random.key(0))
         with pytest.raises(BadInput, match="a router trained for this drafter"):

@@ -14,14 +14,14 @@ KEY = jax.random.key(5)
 
 def assert_rows_are_texts(together, alone) -> None:
     """`alone(row)` decodes one row by itself. Floats may differ in the last bits, tokens and counts not."""
-    for row, trace in enumerate(together.trace.split()):
+    for row, trace in enumerate(together.trace.per_text()):
         one = alone(row)
         np.testing.assert_array_equal(together.tokens[row], one.tokens)
         assert int(together.length[row]) == int(one.length)
-        theirs = one.trace.split()[0]
+        theirs = one.trace.per_text()[0]
         for name in ("cycles", "drafted", "accepted", "emitted", "draft_ids"):
             np.testing.assert_array_equal(getattr(trace, name), getattr(theirs, name))
-        np.testing.assert_allclose(trace.overlap, theirs.overlap, atol=ROUNDING)
+        np.testing.assert_allclose(trace.acceptance_prob, theirs.acceptance_prob, atol=ROUNDING)
         np.testing.assert_allclose(trace.confidence, theirs.confidence, atol=ROUNDING)
 
 
@@ -130,6 +130,6 @@ def test_a_stream_yields_what_speculate_returns():
     cycles = list(stream(*given, stop_token=11))
     written = np.concatenate([cycle.tokens for cycle in cycles])
     np.testing.assert_array_equal(written, out.tokens[: int(out.length)])
-    rows = out.trace.rows()
+    rows = out.trace.to_records()
     assert [cycle.accepted for cycle in cycles] == [row["accepted"] for row in rows]
     assert [cycle.drafted.tolist() for cycle in cycles] == [row["draft_ids"] for row in rows]

@@ -24,7 +24,7 @@ from tandem_edu.decode import (
     speculate,
 )
 from tandem_edu.decode.drafters import as_drafter
-from tandem_edu.decode.routers import check_router, identify
+from tandem_edu.decode.routers import check_router, fingerprint
 from tandem_edu.errors import BadInput
 
 PROMPTS = jnp.asarray(np.random.default_rng(3).integers(0, 48, (4, 5)), jnp.int32)
@@ -64,7 +64,7 @@ def test_a_block_length_may_be_traced_under_a_bound_that_is_not(decode):
 
 def test_a_learned_router_does_not_look_at_a_traced_block_length():
     drafter = as_drafter(writer_drafters(32)["plain"], writer(32))
-    router = LearnedRouter(0, (identify(drafter), 4), key=jax.random.key(0))
+    router = LearnedRouter(0, (fingerprint(drafter), 4), key=jax.random.key(0))
     check = lambda block_len: check_router(router, drafter, block_len) or block_len
     assert int(jax.jit(check)(3)) == 3
     with pytest.raises(BadInput, match="trained with block_len=3"):
@@ -136,7 +136,7 @@ def test_thresholds_change_without_compiling_anew():
 def test_gamma_and_tau_change_without_compiling_anew_with_each_kind_of_drafter(name, verification):
     """γ from 1 to 8 and τ from 0 to 1: untrained and learned routers, and blocks that nobody verifies."""
     primary, drafter = speaker(), speaker_drafters()[name]
-    key, made_for = jax.random.key(0), (identify(as_drafter(drafter, primary)), 8)
+    key, made_for = jax.random.key(0), (fingerprint(as_drafter(drafter, primary)), 8)
     hidden = 0 if name == "lookup" else drafter.config.d_model
     learned = LearnedRouter(hidden, made_for, top_k=2, key=key)
 

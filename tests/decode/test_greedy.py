@@ -135,13 +135,17 @@ def test_a_drafter_that_is_the_primary_is_always_accepted():
 def one_draft_too_many(drafts, drafted, q, p, sampling, u):
     verdict = verification.verify(drafts, drafted, q, p, sampling, u)
     accepted = jnp.minimum(verdict.accepted + 1, drafted)
-    return verification.Verdict(accepted, jnp.argmax(p[accepted]).astype(jnp.int32), verdict.overlap)
+    return verification.Verification(
+        accepted, jnp.argmax(p[accepted]).astype(jnp.int32), verdict.acceptance_prob
+    )
 
 
 def the_row_before(drafts, drafted, q, p, sampling, u):
     verdict = verification.verify(drafts, drafted, q, p, sampling, u)
     row = jnp.maximum(verdict.accepted - 1, 0)
-    return verification.Verdict(verdict.accepted, jnp.argmax(p[row]).astype(jnp.int32), verdict.overlap)
+    return verification.Verification(
+        verdict.accepted, jnp.argmax(p[row]).astype(jnp.int32), verdict.acceptance_prob
+    )
 
 
 @pytest.mark.parametrize("broken", [one_draft_too_many, pytest.param(the_row_before, marks=pytest.mark.slow)])

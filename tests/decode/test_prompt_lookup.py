@@ -44,7 +44,7 @@ def test_a_text_that_repeats_itself_is_drafted_whole():
     prompt = np.tile(start, 6)
     out = speculate(primary, PromptLookup(48, ngram=3), prompt, 60, 8)
     np.testing.assert_array_equal(out.tokens, generate(primary, prompt, 60).tokens)
-    rows = out.trace.rows()
+    rows = out.trace.to_records()
     text = [*prompt.tolist(), *np.asarray(out.tokens).tolist()]
     n = len(prompt)
     for row in rows:

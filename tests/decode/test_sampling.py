@@ -7,7 +7,7 @@ import pytest
 import slow
 
 from tandem_edu.decode import Sampling
-from tandem_edu.decode.sampling import pick, uniforms
+from tandem_edu.decode.sampling import sample_categorical, uniforms
 
 TOP_K = [None, 1, 2, 5, 33, 40]
 TOP_P = [None, 0.01, 0.31, 0.57, 0.9, 0.999, 1.0]
@@ -87,18 +87,18 @@ def test_the_draw_is_from_p_and_never_outside_it():
 
 @pytest.mark.parametrize("vocab", [1, 2, 5, 36, 1000, 1025])
 def test_the_draw_inverts_both_cumulative_distributions(vocab):
-    assert_inverts(vocab, pick, 60)
+    assert_inverts(vocab, sample_categorical, 60)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vocab", [32_000, 151_936])
 def test_the_draw_inverts_them_in_a_large_vocabulary(vocab):
-    assert_inverts(vocab, pick, 12)
+    assert_inverts(vocab, sample_categorical, 12)
 
 
 def test_the_comparison_fails_where_one_number_serves_both_steps():
     with pytest.raises(AssertionError):
-        assert_inverts(36, lambda p, u: pick(p, u[jnp.array([0, 0])]), 12)
+        assert_inverts(36, lambda p, u: sample_categorical(p, u[jnp.array([0, 0])]), 12)
 
 
 def assert_inverts(vocab: int, draw, steps: int) -> None:

@@ -26,7 +26,7 @@ def appearances() -> dict[str, tuple[int, int]]:
     for seed in range(8):
         _, out = speculated(seed)
         tokens, start = np.asarray(out.tokens).tolist(), 0
-        for row in out.trace.rows():
+        for row in out.trace.to_records():
             for i in range(row["emitted"]):
                 if tokens.index(tokens[start + i]) == start + i:
                     found.setdefault(role(row, start, i), (seed, start + i))
@@ -53,18 +53,18 @@ def test_the_text_ends_with_the_stop_token(which):
         assert int(stopped.length) == at + 1
         np.testing.assert_array_equal(stopped.tokens[: at + 1], full.tokens[: at + 1])
         assert set(np.asarray(stopped.tokens[at:]).tolist()) == {stop}
-    rows, summary = out.trace.rows(), out.trace.summary()
+    rows, summary = out.trace.to_records(), out.trace.summary()
     assert sum(row["emitted"] for row in rows) == summary["emitted"] == at + 1
     ended_on_a_draft = which.endswith("draft") or (which == "first token" and rows[-1]["accepted"] == 1)
     assert rows[-1]["emitted"] == rows[-1]["accepted"] + (not ended_on_a_draft)
     # Every cycle but the last is as it was without the stop token.
-    assert rows[:-1] == full.trace.rows()[: len(rows) - 1]
+    assert rows[:-1] == full.trace.to_records()[: len(rows) - 1]
 
 
 def test_a_rejected_draft_stops_nothing():
     for seed in range(8):
         _, full = speculated(seed)
-        drafted = {token for row in full.trace.rows() for token in row["draft_ids"]}
+        drafted = {token for row in full.trace.to_records() for token in row["draft_ids"]}
         for token in sorted(drafted - set(np.asarray(full.tokens).tolist()))[:3]:
             _, out = speculated(seed, token)
             np.testing.assert_array_equal(out.tokens, full.tokens)

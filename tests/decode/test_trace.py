@@ -67,7 +67,7 @@ def test_a_batch_is_measured_as_one():
     assert batch.summary()["mean_drafted"] == 2 and batch.summary()["acceptance_rate"] == 6 / 10
     table = batch.to_dict()
     assert table["row"] == [0, 0, 1, 1, 1] and table["emitted"] == [4, 2, 1, 3, 1]
-    assert json.loads(batch.to_json()) == {"summary": batch.summary(), "cycles": batch.rows()}
+    assert json.loads(batch.to_json()) == {"summary": batch.summary(), "cycles": batch.to_records()}
 
 
 @cache
@@ -75,7 +75,7 @@ def sampled(name: str):
     """A text, the rows of its trace, its summary."""
     drafter, key = writer_drafters(512)[name], jax.random.key(1)
     out = speculate(writer(512), drafter, PROMPT, NEW, BLOCK_LEN, Sampling(**HOW), key)
-    return [*PROMPT, *np.asarray(out.tokens).tolist()], out.trace.rows(), out.trace.summary()
+    return [*PROMPT, *np.asarray(out.tokens).tolist()], out.trace.to_records(), out.trace.summary()
 
 
 def test_rows_agree_with_the_text_and_the_summary():
@@ -86,7 +86,7 @@ def test_rows_agree_with_the_text_and_the_summary():
     for i, row in enumerate(rows):
         kept = row["draft_ids"][: row["accepted"]]
         assert row["cycle"] == i
-        assert row["drafted"] == len(row["draft_ids"]) == len(row["overlap"])
+        assert row["drafted"] == len(row["draft_ids"]) == len(row["acceptance_prob"])
         assert row["drafted"] == min(BLOCK_LEN, len(text) - n - 1)
         assert row["emitted"] == row["accepted"] + 1 <= row["drafted"] + 1
         assert text[n : n + row["accepted"]] == kept
@@ -131,11 +131,11 @@ def test_acceptance_is_one_minus_the_total_variation(name):
     text, rows, summary = sampled(name)
     expected = teacher_forced(name, text, rows)
     surprise, variance = 0.0, 0.0
-    for row, overlap in zip(rows, expected, strict=True):
-        np.testing.assert_allclose(row["overlap"], overlap, atol=ROUNDING)
+    for row, acceptance_prob in zip(rows, expected, strict=True):
+        np.testing.assert_allclose(row["acceptance_prob"], acceptance_prob, atol=ROUNDING)
         # Of the drafts that were judged, each is kept with probability β.
         for i in range(min(row["accepted"] + 1, row["drafted"])):
-            surprise += (row["accepted"] > i) - overlap[i]
-            variance += overlap[i] * (1 - overlap[i])
+            surprise += (row["accepted"] > i) - acceptance_prob[i]
+            variance += acceptance_prob[i] * (1 - acceptance_prob[i])
     assert variance > 10 and 0 < summary["accepted"] < summary["drafted"]
     assert abs(surprise) < 4 * variance**0.5

@@ -13,7 +13,7 @@ import pytest
 
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import quality
-from tandem_edu.model import Attached, CrossAttending, Eagle, EarlyExit, Transformer, TransformerConfig
+from tandem_edu.model import Eagle, EarlyExit, Glide, PrimaryReader, Transformer, TransformerConfig
 from tandem_edu.model.cross_attending import resolve_cache_map
 from tandem_edu.model.masks import block_starts
 from tandem_edu.model.weights import describe, load_model, named_arrays, read_arrays, save_model
@@ -27,7 +27,7 @@ KINDS = ["eagle-1", "eagle-2", "eagle-lent", "cross-1", "cross-2", "cross-lent",
 
 class Pair(NamedTuple):
     primary: Transformer
-    model: Attached
+    model: PrimaryReader
 
 
 def config(d_model, n_layers, n_heads, n_kv_heads=2, **more):
@@ -56,11 +56,11 @@ def pair(tiny_primary):
         if kind == "eagle-lent":
             return wide, Eagle(secondary(12, 1, 2, 1, lender=wide), wide.config, [0, 2], 3, key=key)
         if kind == "cross-1":
-            return primary, CrossAttending(secondary(8, 1, 2), primary.config)
+            return primary, Glide(secondary(8, 1, 2), primary.config)
         if kind == "cross-2":
-            return primary, CrossAttending(secondary(16, 2, 4), primary.config, "uniform")
+            return primary, Glide(secondary(16, 2, 4), primary.config, "uniform")
         if kind == "cross-lent":
-            return wide, CrossAttending(secondary(8, 2, 2, lender=wide), wide.config, [3, 1])
+            return wide, Glide(secondary(8, 2, 2, lender=wide), wide.config, [3, 1])
         lender = primary if kind == "exit-1" else wide
         return lender, EarlyExit(lender.config, int(kind[-1]))
 
@@ -205,7 +205,7 @@ def test_the_equality_can_fail_where_the_cache_is_the_primarys(pair, kind):
     """Another layer's cache, or an exit one layer off."""
     primary, model = pair(kind)
     if kind == "cross-2":
-        other = CrossAttending(model.secondary, primary.config, [1, 2])
+        other = Glide(model.secondary, primary.config, [1, 2])
     else:
         parts = lambda m: (m.exit_map, m.norm)
         other = eqx.tree_at(parts, EarlyExit(primary.config, 1), parts(model))
@@ -422,9 +422,7 @@ def test_it_learns_and_the_primary_does_not(pair, kind, tmp_path):
 def test_bad_input(tiny_primary, tiny_secondary, tiny_config):
     key = jax.random.key(0)
     model = lambda *sizes, **more: Transformer(config(*sizes, **more), key=key)
-    cross = lambda *sizes, layer_map="last", **more: CrossAttending(
-        model(*sizes, **more), tiny_config, layer_map
-    )
+    cross = lambda *sizes, layer_map="last", **more: Glide(model(*sizes, **more), tiny_config, layer_map)
     other = dataclasses.replace(tiny_config, vocab_size=14)
     for build, message in [
         (lambda: EarlyExit(tiny_config, 0), r"exit_layer in 1\.\.2, got 0: "),
@@ -438,7 +436,7 @@ def test_bad_input(tiny_primary, tiny_secondary, tiny_config):
         (lambda: cross(8, 1, 2, layer_map=[4]), r"1\.\.3, got \(4,\)"),
         (lambda: cross(8, 1, 2, layer_map=[1, 2]), "1 of the primary's"),
         (lambda: cross(8, 4, 2), 'for layer_map="last", got 4 and 3'),
-        (lambda: CrossAttending(model(8, 1, 2), other), "the same vocabulary"),
+        (lambda: Glide(model(8, 1, 2), other), "the same vocabulary"),
         (lambda: Eagle(tiny_secondary, other, key=key), "the same vocabulary"),
         (lambda: Eagle(tiny_secondary, tiny_config, "last", key=key), '"top", "fused" or a list'),
         (lambda: Eagle(tiny_secondary, tiny_config, [4], key=key), r"states in 0\.\.3"),

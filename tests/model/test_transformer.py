@@ -12,7 +12,7 @@ import oracle
 import pytest
 
 from tandem_edu.errors import BadInput
-from tandem_edu.model import Cache, Transformer, TransformerConfig, Vocabulary
+from tandem_edu.model import Cache, Embedding, Transformer, TransformerConfig
 from tandem_edu.model.layers import attend, attend_causal
 from tandem_edu.model.masks import causal_mask
 
@@ -45,7 +45,7 @@ def model():
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_equals_the_oracle(variant, getkey):
     config = dataclasses.replace(BASE, **VARIANTS[variant])
-    vocabulary = Vocabulary(config, key=getkey()) if config.shared_vocab else None
+    vocabulary = Embedding(config, key=getkey()) if config.shared_vocab else None
     model = oracle.lively(Transformer(config, key=getkey(), vocabulary=vocabulary), 3)
     tokens = some_tokens(getkey(), 11)
     logits, hidden = call(model, tokens, return_hidden=True)
@@ -171,7 +171,7 @@ def test_the_gradient_reaches_every_weight(model, getkey):
     ("fields", "message"),
     [
         *[
-            ({name: bad}, f"expected {name} of at least 1, got {bad!r}: mend the config")
+            ({name: bad}, f"expected {name} of at least 1, got {bad!r}: fix the config")
             for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_len")
             for bad in (0, -1, True, 2.0)
         ],

@@ -14,16 +14,16 @@ import safetensors
 import safetensors.numpy
 
 from tandem_edu.errors import BadInput
-from tandem_edu.model import Tandem, Transformer, TransformerConfig, Vocabulary
+from tandem_edu.model import Embedding, Tandem, Transformer, TransformerConfig
 from tandem_edu.model.weights import (
     describe,
     load_model,
     load_weights,
     named_arrays,
-    owned,
     read_arrays,
     save_model,
     save_weights,
+    trainable,
     write_arrays,
 )
 
@@ -95,7 +95,7 @@ def test_a_borrowed_vocabulary_is_not_stored(tiny_primary, borrower, tiny_config
     vocabulary = tiny_primary.vocabulary
     if not tied:
         cfg = TransformerConfig(13, 16, 1, 2, 1, 20, 64, tie_embeddings=False)
-        vocabulary = Vocabulary(cfg, key=jax.random.key(8))
+        vocabulary = Embedding(cfg, key=jax.random.key(8))
         borrower = Transformer(borrower.config, key=jax.random.key(5), vocabulary=vocabulary)
     for model in (borrower, Tandem(borrower, tiny_config, key=jax.random.key(9))):
         save_model(model, path)
@@ -141,7 +141,7 @@ def test_any_number_survives_and_so_does_any_memory_layout(path):
 
 def test_owned_marks_all_but_the_borrowed_vocabulary(borrower, tiny_primary, tiny_config):
     def not_owned(model):
-        return [name for name, mark in named_arrays(owned(model)).items() if not mark]
+        return [name for name, mark in named_arrays(trainable(model)).items() if not mark]
 
     assert not_owned(tiny_primary) == []
     assert not_owned(borrower) == ["vocabulary.embedding"]
@@ -222,7 +222,7 @@ def test_the_vocabulary_to_borrow_is_missing_or_of_another_size(borrower, path):
     save_model(borrower, path)
     with pytest.raises(BadInput, match=r"pass vocabulary=primary\.vocabulary"):
         load_model(path)
-    other = Vocabulary(TransformerConfig(14, 16, 1, 2, 1, 20, 64), key=jax.random.key(0))
+    other = Embedding(TransformerConfig(14, 16, 1, 2, 1, 20, 64), key=jax.random.key(0))
     with pytest.raises(BadInput, match="a vocabulary of 13 tokens"):
         load_model(path, other)
 

@@ -11,9 +11,9 @@ import pytest
 from tandem_edu.data import Corpus, train_tokenizer
 from tandem_edu.decode import LearnedRouter
 from tandem_edu.decode.drafters import as_drafter
-from tandem_edu.decode.routers import identify
+from tandem_edu.decode.routers import fingerprint
 from tandem_edu.errors import BadInput
-from tandem_edu.measure import Interval, looping, quality
+from tandem_edu.measure import Interval, quality, repetition_rate
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
 from tandem_edu.reproduce import ablations, decoding, plan, readme, reproduce, rivals, run
 from tandem_edu.reproduce import quality as quality_stage
@@ -57,7 +57,7 @@ def pair(parts):
     models = {"primary": primary, "mid_size": plain(keys[1])}
     models |= {"secondary": plain(keys[2]), "distilled": plain(keys[3])}
     models |= {"tandem": tandem(keys[4]), "tandem_ce": tandem(keys[5])}
-    made_for = (identify(as_drafter(models["tandem"], primary)), plan.ROUTER_LEN)
+    made_for = (fingerprint(as_drafter(models["tandem"], primary)), plan.ROUTER_LEN)
     router = LearnedRouter(16, made_for, key=keys[6])
     card = {name: {"name": name} for name in (*MODELS, "router")}
     return Pair(tokenizer=tokenizer, router=router, card=card, **models)
@@ -105,9 +105,9 @@ def test_prompts_are_of_three_kinds(pair, parts):
 
 
 def test_looping_counts_what_stood_before():
-    assert looping([np.arange(30)]) == 0
-    assert looping([np.zeros(30, int)]) == 22 / 23  # all windows of 8 but the first
-    assert looping([]) == 0
+    assert repetition_rate([np.arange(30)]) == 0
+    assert repetition_rate([np.zeros(30, int)]) == 22 / 23  # all windows of 8 but the first
+    assert repetition_rate([]) == 0
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tandem_edu.show import frequencies, overlap, quality_against_time, time_against_width
+from tandem_edu.show import acceptance_prob, frequencies, quality_against_time, time_against_width
 from tandem_edu.show.distributions import label_of
 
 P, Q = np.array([0.5, 0.3, 0.2, 0.0]), np.array([0.25, 0.25, 0.25, 0.25])
@@ -11,7 +11,7 @@ STRINGS = ["<script>", "$x$", "\n", "d"]
 
 
 def test_the_overlap_is_one_minus_tv():
-    picture = overlap(P, Q, STRINGS)
+    picture = acceptance_prob(P, Q, STRINGS)
     kept = 1 - np.abs(P - Q).sum() / 2
     assert f"{kept:.0%} are in both" in picture.alt and "<script" not in picture.html()
     assert picture.png()[:4] == b"\x89PNG"
@@ -19,7 +19,7 @@ def test_the_overlap_is_one_minus_tv():
 
 def test_the_bars_of_the_overlap_hold_all_of_p_and_q():
     for most in (2, 12):
-        (axes,) = overlap(P, Q, STRINGS, most).figure.axes
+        (axes,) = acceptance_prob(P, Q, STRINGS, most).figure.axes
         kept, residual, rejected = (sum(bar.get_height() for bar in part) for part in axes.containers)
         assert kept + residual == pytest.approx(1) and kept + rejected == pytest.approx(1)
         labels = [label.get_text() for label in axes.get_xticklabels()]

@@ -69,7 +69,7 @@ def test_the_cycle_panel_steps_through_draft_verify_accept(tokenizer, out):
 
 def test_every_cycle_tells_what_the_trace_holds(tokenizer, out):
     text, at = np.asarray(out.tokens), 0
-    for row in out.trace.rows():
+    for row in out.trace.to_records():
         html = cycle_view(tokenizer, PROMPT, out, row["cycle"], "accept")
         assert html.count('title="accepted"') == row["accepted"]
         assert html.count('title="primary"') == row["emitted"] - row["accepted"]
@@ -93,7 +93,7 @@ def test_drafts_behind_an_accepted_stop_token_are_judged_by_nobody(tokenizer, ti
     free = speculate(tiny_primary, tiny_primary, PROMPT, 12, block_len=5)
     stop = int(free.tokens[1])
     ended = speculate(tiny_primary, tiny_primary, PROMPT, 12, block_len=5, stop_token=stop)
-    (row, *_) = ended.trace.rows()
+    (row, *_) = ended.trace.to_records()
     assert row["emitted"] == row["accepted"] < row["drafted"]
     html = cycle_view(tokenizer, PROMPT, ended, 0, "verify")
     assert "rejected</td>" not in html and 'title="rejected"' not in html

@@ -144,7 +144,7 @@ def test_every_token_is_told_once(tiny_primary, tiny_secondary):
     assert written == np.asarray(out.tokens).tolist()
     summary = out.trace.summary()
     assert sum(kind == "accepted" for kind, _ in pairs) == summary["accepted"]
-    rows = out.trace.rows()
+    rows = out.trace.to_records()
     assert sum(kind == "rejected" for kind, _ in pairs) == sum(
         row["accepted"] < row["drafted"] for row in rows
     )

@@ -147,7 +147,7 @@ def test_a_shift_of_the_logits_and_huge_logits_do_no_harm():
 
 
 def check_extremes(name, expected):
-    """Teacher and model sure of different tokens: no overlap that a float could hold."""
+    """Teacher and model sure of different tokens: no acceptance_prob that a float could hold."""
     teacher, logits = jnp.array([[1e4, 0.0, -1e4]]), jnp.array([[-1e4, 1e4, 0.0]])
     value, gradient = jax.value_and_grad(DIVERGENCES[name][0], argnums=1)(teacher, logits)
     assert float(value) == expected

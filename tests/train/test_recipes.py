@@ -87,7 +87,7 @@ def test_changes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps of at least 1, got 0: mend the recipe"),
+        ({"steps": 0}, "steps of at least 1, got 0: fix the recipe"),
         ({"batch_size": -1}, "batch_size"),
         ({"seq_len": 0}, "seq_len"),
         ({"eval_every": 0}, "eval_every"),

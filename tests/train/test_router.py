@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "decode"))
 from lively_models import writer, writer_drafters
 
 from tandem_edu.decode import LearnedRouter, PlainDrafter, Sampling, generate, speculate
-from tandem_edu.decode.drafters import Guess, as_drafter
-from tandem_edu.decode.routers import entropy, identify
+from tandem_edu.decode.drafters import Draft, as_drafter
+from tandem_edu.decode.routers import entropy, fingerprint
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import calibration, judged_drafts
 from tandem_edu.train import train_router
@@ -60,7 +60,7 @@ def test_a_drafter_of_ones_own_may_hide_its_hidden_state():
     class Silent(PlainDrafter):
         def step(self, token, state, cache):
             guess = super().step(token, state, cache)
-            return Guess(guess.logits, guess.state)
+            return Draft(guess.logits, guess.state)
 
     router, _ = train_router(
         writer(64), Silent(writer_drafters(64)["plain"]), PROMPTS[:4], 2, max_new_tokens=8, steps=2,
@@ -121,7 +121,7 @@ def test_a_block_that_is_ended_early_costs_fewer_steps():
             return super().step(token, state, cache)
 
     drafter = Counting(base.model)
-    made_for = (identify(drafter), BLOCK_LEN)
+    made_for = (fingerprint(drafter), BLOCK_LEN)
     router = LearnedRouter(16, made_for, threshold=1.0, top_k=3, key=jax.random.key(0))
     for threshold in (0.0, 1.0):
         steps.clear()

@@ -115,7 +115,7 @@ def test_what_is_borrowed_or_the_primarys_does_not_move_a_bit(tandem, borrower, 
     same = {name for name, value in bits(trained).items() if value == before[1][name]}
     assert same == {name for name in before[1] if "vocabulary" in name}
     assert not any("vocabulary" in name for name in named_arrays(state.trained))
-    assert not any("vocabulary" in name for name in named_arrays(state.moments))
+    assert not any("vocabulary" in name for name in named_arrays(state.opt_state))
 
 
 def test_everything_of_its_own_moves(tiny_tandem, tiny_primary):
@@ -163,8 +163,8 @@ def test_a_long_gradient_is_clipped():
     recipe = some(clip_norm=0.5)
     trained = {"w": jnp.ones((2, 2))}
     gradient = {"w": jnp.full((2, 2), 100.0)}
-    _, moments = optimizer(recipe).update(gradient, optimizer(recipe).init(trained), trained)
-    (mean,) = [leaf for name, leaf in named_arrays(moments).items() if "mu" in name]
+    _, opt_state = optimizer(recipe).update(gradient, optimizer(recipe).init(trained), trained)
+    (mean,) = [leaf for name, leaf in named_arrays(opt_state).items() if "mu" in name]
     np.testing.assert_allclose(np.asarray(mean), 0.1 * 0.25, rtol=1e-5)
 
 

@@ -10,7 +10,7 @@ import pytest
 from tandem_edu.data import train_tokenizer
 from tandem_edu.decode import LearnedRouter, generate, speculate
 from tandem_edu.decode.drafters import as_drafter
-from tandem_edu.decode.routers import identify
+from tandem_edu.decode.routers import fingerprint
 from tandem_edu.errors import BadInput
 from tandem_edu.model import Tandem, Transformer, TransformerConfig
 from tandem_edu.zoo.shipped import FOLDER, MODELS, Pair, load_pair, save_pair
@@ -92,4 +92,4 @@ def test_the_shipped_pair_is_light_and_whole():
     for name in MODELS:
         card = pair.card[name]
         assert {"recipe", "data", "development split", "date", "jax"} <= card.keys()
-    assert pair.router.made_for[0] == identify(as_drafter(pair.tandem, pair.primary))
+    assert pair.router.made_for[0] == fingerprint(as_drafter(pair.tandem, pair.primary))

@@ -6,21 +6,21 @@ at. So there is nothing to commit. See `tandem_edu.model.cross_attending`.
 
 from jaxtyping import Array, Int
 
-from tandem_edu.decode.drafters.protocol import Drafter, Guess, Reading
-from tandem_edu.model import Cache, CrossAttending
+from tandem_edu.decode.drafters.protocol import Draft, Drafter, PrimaryOutput
+from tandem_edu.model import Cache, Glide
 
 
-class CrossAttendingDrafter(Drafter):
-    """A `CrossAttending` that drafts."""
+class GlideDrafter(Drafter):
+    """A `Glide` that drafts."""
 
-    model: CrossAttending
+    model: Glide
 
-    def start(self, reading: Reading, width: int, block_len: Int[Array, ""]) -> Cache:
+    def start(self, reading: PrimaryOutput, width: int, block_len: Int[Array, ""]) -> Cache:
         return self.model.init_block(width)
 
-    def step(self, token: Int[Array, ""], state: Cache, cache: Cache) -> Guess:
+    def step(self, token: Int[Array, ""], state: Cache, cache: Cache) -> Draft:
         logits, hidden, state = self.model.step(token, state, cache)
-        return Guess(logits, state, hidden)
+        return Draft(logits, state, hidden)
 
-    def commit(self, state: Cache, reading: Reading) -> Cache:
+    def commit(self, state: Cache, reading: PrimaryOutput) -> Cache:
         return state.with_length(0)

@@ -6,7 +6,7 @@ own top state stands in for what the primary has not read yet. See `tandem_edu.m
 
 from jaxtyping import Array, Int
 
-from tandem_edu.decode.drafters.protocol import Drafter, Guess, Reading
+from tandem_edu.decode.drafters.protocol import Draft, Drafter, PrimaryOutput
 from tandem_edu.model import Cache, Eagle, EagleState
 
 
@@ -15,12 +15,12 @@ class EagleDrafter(Drafter):
 
     model: Eagle
 
-    def start(self, reading: Reading, width: int, block_len: Int[Array, ""]) -> EagleState:
+    def start(self, reading: PrimaryOutput, width: int, block_len: Int[Array, ""]) -> EagleState:
         return self.model.prefill(reading.tokens, reading.hidden, reading.length, reading.cache.capacity)
 
-    def step(self, token: Int[Array, ""], state: EagleState, cache: Cache) -> Guess:
+    def step(self, token: Int[Array, ""], state: EagleState, cache: Cache) -> Draft:
         logits, hidden, state = self.model.step(token, state)
-        return Guess(logits, state, hidden)
+        return Draft(logits, state, hidden)
 
-    def commit(self, state: EagleState, reading: Reading) -> EagleState:
+    def commit(self, state: EagleState, reading: PrimaryOutput) -> EagleState:
         return self.model.commit(reading.tokens, reading.hidden, state, reading.start, reading.length)

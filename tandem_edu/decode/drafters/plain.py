@@ -7,7 +7,7 @@ rejected drafts by shortening it (Leviathan et al., arXiv:2211.17192; Chen et al
 from jax import lax
 from jaxtyping import Array, Int
 
-from tandem_edu.decode.drafters.protocol import Drafter, Guess, Reading
+from tandem_edu.decode.drafters.protocol import Draft, Drafter, PrimaryOutput
 from tandem_edu.model import Cache, Transformer
 
 
@@ -16,18 +16,18 @@ class PlainDrafter(Drafter):
 
     model: Transformer
 
-    def start(self, reading: Reading, width: int, block_len: Int[Array, ""]) -> Cache:
+    def start(self, reading: PrimaryOutput, width: int, block_len: Int[Array, ""]) -> Cache:
         return self.model.prefill(reading.tokens, reading.length, reading.cache.capacity)[1]
 
-    def step(self, token: Int[Array, ""], state: Cache, cache: Cache) -> Guess:
+    def step(self, token: Int[Array, ""], state: Cache, cache: Cache) -> Draft:
         logits, hidden, state = self.model.extend(token[None], state, return_hidden=True)
-        return Guess(logits[0], state, hidden[-1, 0])
+        return Draft(logits[0], state, hidden[-1, 0])
 
-    def commit(self, state: Cache, reading: Reading) -> Cache:
+    def commit(self, state: Cache, reading: PrimaryOutput) -> Cache:
         return catch_up(self, state, reading).with_length(reading.length)
 
 
-def catch_up(drafter: Drafter, state, reading: Reading):
+def catch_up(drafter: Drafter, state, reading: PrimaryOutput):
     """Read the accepted tokens that the drafter has drafted but not read: the last one, if all were kept."""
     return lax.while_loop(
         lambda state: state.length < reading.length,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from tandem_edu.decode.drafters.protocol import Drafter, Guess, Reading
+from tandem_edu.decode.drafters.protocol import Draft, Drafter, PrimaryOutput
 from tandem_edu.errors import at_least, require
 from tandem_edu.model import Cache
 
@@ -38,17 +38,17 @@ class PromptLookup(Drafter):
         require(1 <= least <= ngram, f"least in 1..{ngram}", least, "leave it out")
         self.vocab_size, self.ngram, self.least = vocab_size, ngram, least
 
-    def start(self, reading: Reading, width: int, block_len: Int[Array, ""]) -> Lookup:
+    def start(self, reading: PrimaryOutput, width: int, block_len: Int[Array, ""]) -> Lookup:
         text = jnp.zeros(reading.cache.capacity, jnp.int32)
         return self.commit(Lookup(text, jnp.int32(0)), reading)
 
-    def step(self, token: Int[Array, ""], state: Lookup, cache: Cache) -> Guess:
+    def step(self, token: Int[Array, ""], state: Lookup, cache: Cache) -> Draft:
         text = state.text.at[state.length].set(token)
         following, found = latest_match(text, state.length + 1, self.ngram, self.least)
         logits = jnp.where(jnp.arange(self.vocab_size) == text[following], 0.0, -jnp.inf)
-        return Guess(logits, Lookup(text, state.length + 1), ready=found)
+        return Draft(logits, Lookup(text, state.length + 1), ready=found)
 
-    def commit(self, state: Lookup, reading: Reading) -> Lookup:
+    def commit(self, state: Lookup, reading: PrimaryOutput) -> Lookup:
         return Lookup(lax.dynamic_update_slice(state.text, reading.tokens, (reading.start,)), reading.length)
 
 

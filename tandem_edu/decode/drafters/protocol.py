@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tandem_edu.model import Cache
 
 
-class Reading(eqx.Module):
+class PrimaryOutput(eqx.Module):
     """What the primary has just read, and what of it counts."""
 
     tokens: Int[Array, " width"]
@@ -33,7 +33,7 @@ class Reading(eqx.Module):
         return self.cache.length
 
 
-class Guess(eqx.Module):
+class Draft(eqx.Module):
     """What a drafter says after reading one token."""
 
     logits: Float[Array, " vocab"]
@@ -58,16 +58,16 @@ class Drafter(eqx.Module):
     """
 
     @abc.abstractmethod
-    def start(self, reading: Reading, width: int, block_len: Int[Array, ""]) -> Any:
+    def start(self, reading: PrimaryOutput, width: int, block_len: Int[Array, ""]) -> Any:
         """The state after the prompt, with room for `reading.cache.capacity` tokens.
 
         A cycle steps at most `width` = γ_max + 1 times; `block_len` is γ.
         """
 
     @abc.abstractmethod
-    def step(self, token: Int[Array, ""], state: Any, cache: Cache) -> Guess:
+    def step(self, token: Int[Array, ""], state: Any, cache: Cache) -> Draft:
         """Read one token and guess the next. `cache` is the primary's, up to the pending token."""
 
     @abc.abstractmethod
-    def commit(self, state: Any, reading: Reading) -> Any:
+    def commit(self, state: Any, reading: PrimaryOutput) -> Any:
         """The state after the primary's verdict: exactly `reading.length` tokens are read."""

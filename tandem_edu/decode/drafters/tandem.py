@@ -7,7 +7,7 @@ cache. So each draft begins with what the primary makes of the text, not with wh
 from jaxtyping import Array, Int
 
 from tandem_edu.decode.drafters.plain import catch_up
-from tandem_edu.decode.drafters.protocol import Drafter, Guess, Reading
+from tandem_edu.decode.drafters.protocol import Draft, Drafter, PrimaryOutput
 from tandem_edu.model import Cache, Tandem, TandemCache
 
 
@@ -16,15 +16,15 @@ class TandemDrafter(Drafter):
 
     model: Tandem
 
-    def start(self, reading: Reading, width: int, block_len: Int[Array, ""]) -> TandemCache:
+    def start(self, reading: PrimaryOutput, width: int, block_len: Int[Array, ""]) -> TandemCache:
         capacity = reading.cache.capacity
         return self.model.prefill(reading.tokens, reading.hidden, reading.length, capacity, block_len)
 
-    def step(self, token: Int[Array, ""], state: TandemCache, cache: Cache) -> Guess:
+    def step(self, token: Int[Array, ""], state: TandemCache, cache: Cache) -> Draft:
         logits, hidden, state = self.model.extend(token[None], state, return_hidden=True)
-        return Guess(logits[0], state, hidden[-1, 0])
+        return Draft(logits[0], state, hidden[-1, 0])
 
-    def commit(self, state: TandemCache, reading: Reading) -> TandemCache:
+    def commit(self, state: TandemCache, reading: PrimaryOutput) -> TandemCache:
         if self.model.own_history:
             state = catch_up(self, state, reading)
         return self.model.commit(reading.hidden, state, reading.start, reading.length)

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from tandem_edu.data import token_strings
 from tandem_edu.decode import Output
-from tandem_edu.decode.trace import rows_of_one_text
+from tandem_edu.decode.trace import records_of_one_text
 from tandem_edu.errors import require
 from tandem_edu.show.panels.core import choice, panel, whole
 from tandem_edu.show.tables import html_table
@@ -57,7 +57,7 @@ def cycle_view(tokenizer: Tokenizer, prompt, output: Output, cycle: int, stage: 
 
 
 def _cycles(output: Output) -> list[dict]:
-    rows = rows_of_one_text(output.trace)
+    rows = records_of_one_text(output.trace)
     require(bool(rows), "a text of at least one cycle", "none", "decode some tokens")
     return rows
 
@@ -101,10 +101,15 @@ def _rows(stage: str, row: dict, drafts: list[str]) -> list[dict[str, str]]:
         return [{"place": str(place), "draft": repr(string)} for place, string in enumerate(drafts, start=1)]
     first_behind = [] if _ended(row) else ["rejected"]
     verdicts = ["accepted"] * row["accepted"] + first_behind + ["not judged"] * len(drafts)
-    judged = zip(drafts, verdicts, row["overlap"], strict=False)
+    judged = zip(drafts, verdicts, row["acceptance_prob"], strict=False)
     return [
-        {"place": str(place), "draft": repr(string), "verdict": verdict, "Σ min(p, q)": f"{overlap:.2f}"}
-        for place, (string, verdict, overlap) in enumerate(judged, start=1)
+        {
+            "place": str(place),
+            "draft": repr(string),
+            "verdict": verdict,
+            "Σ min(p, q)": f"{acceptance_prob:.2f}",
+        }
+        for place, (string, verdict, acceptance_prob) in enumerate(judged, start=1)
     ]
 
 

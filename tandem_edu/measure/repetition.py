@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def looping(texts: Sequence[np.ndarray], length: int = 8) -> float:
+def repetition_rate(texts: Sequence[np.ndarray], length: int = 8) -> float:
     """Share of the places in `texts` where the last `length` tokens have stood before in the same text.
 
-    >>> looping([np.array([1, 2, 1, 2, 1, 2])], length=2)
+    >>> repetition_rate([np.array([1, 2, 1, 2, 1, 2])], length=2)
     0.6
     """
     repeated = total = 0
