@@ -1,7 +1,7 @@
-# Everything runs in .venv, made by the first Python of at least 3.11 that works. A target installs what
-# it needs once; a second call installs nothing until pyproject.toml changes.
+# Everything runs in .venv, made by the first Python of at least 3.11 that works. A target installs what it
+# needs once; a second call installs nothing until pyproject.toml changes.
 
-.PHONY: demo test test-quick lint lab notebooks links browser screenshot site clean
+.PHONY: demo test test-slow test-all lint lab notebooks links pictures browser screenshot site results bench lines clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -12,22 +12,25 @@ WORKS := -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	if $$p $(WORKS) >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-demo: $(VENV)/.installed
-	$(BIN)/tandem-edu demo
+demo: $(VENV)/.installed-lab
+	$(BIN)/python notebooks/demo.py
 
-# In two runs, because compiling is most of the quick tests' time: there XLA optimises nothing.
-test: test-quick
+# Every promise at reduced size. Most of the time is compiling, so XLA optimises nothing here.
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+# The long proofs.
+test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
-test-quick: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+test-all: test test-slow
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-lab: $(VENV)/.installed-test
+lab: $(VENV)/.installed-lab
 	$(BIN)/jupyter lab notebooks
 
 notebooks: $(VENV)/.installed-test
@@ -37,6 +40,10 @@ notebooks: $(VENV)/.installed-test
 links: $(VENV)/.installed-test
 	$(BIN)/python notebooks/links.py
 	$(BIN)/python notebooks/exercises.py
+
+# The README's two pictures.
+pictures: $(VENV)/.installed
+	$(BIN)/python docs/pictures.py
 
 # Needs chromium (or google-chrome) on the PATH; says so, and skips, without.
 browser: $(VENV)/.installed-browser
@@ -48,6 +55,18 @@ screenshot: $(VENV)/.installed-browser
 site: $(VENV)/.installed-site
 	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs site
 	@echo site/index.html
+
+# The paper's tables into results/, some hours; single ones with NAMES="quality loss".
+results: $(VENV)/.installed
+	$(BIN)/python -m studies $(or $(NAMES),quality decoding weights adaptive standalone)
+
+# Steps and texts on this machine into runs/timings, some minutes; peers needs the extra hf.
+bench: $(VENV)/.installed
+	$(BIN)/python -m studies $(or $(NAMES),steps startup training where-time-goes)
+
+lines:
+	@count() { printf '%-8s %6d\n' "$$1" $$(git ls-files "$$2" | xargs cat | wc -l); }; \
+	count wheel 'tandem_edu/*.py'; count tests 'tests/*.py'; count studies 'studies/*.py'; count C 'tandem_edu/*.[ch]'
 
 clean:
 	rm -rf $(VENV)
@@ -62,10 +81,14 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.created
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
-	$(PIP) -e '.[test,lab]'
+	$(PIP) -e '.[test]'
 	touch $(VENV)/.installed $@
 
-$(VENV)/.installed-browser: $(VENV)/.installed-test
+$(VENV)/.installed-lab: pyproject.toml | $(VENV)/.created
+	$(PIP) -e '.[lab]'
+	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-browser: $(VENV)/.installed-test $(VENV)/.installed-lab
 	$(PIP) -e '.[browser]'
 	touch $@
 

@@ -150,7 +150,7 @@ sampled = {
     "repetitions": 1,
 }
 if FAST:  # greedy, with the programs that are compiled already
-    sampled |= {"max_new_tokens": 80, "max_block_len": 8, "sampling": te.Sampling()}
+    sampled |= {"max_new_tokens": 80, "max_draft_len": 8, "sampling": te.Sampling()}
 shipped = te.measure.compare(
     primary,
     {"distilled secondary": pair.distilled, "tandem": pair.tandem},
@@ -191,7 +191,7 @@ gamma_panel(shipped, pair.tokenizer)
 layer_map = "middle"
 
 small = dataclasses.replace(primary.config, n_layers=1, n_kv_heads=8, d_ff=256, shared_vocab=True)
-secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
+secondary = te.Transformer(small, key=jax.random.key(1), embedding=primary.embedding)
 tandem = te.Tandem(secondary, primary.config, layer_map, own_history=True, key=jax.random.key(2))
 copying = {
     "steps": 6 if FAST else 800,
@@ -251,5 +251,5 @@ display(HTML(gamma_view(yours, pair.tokenizer, 4)))
 # </details>
 #
 # ## The way on
-# [01 Why decoding is slow](01_why_decoding_is_slow.ipynb). The command line does the same as this notebook at
-# a larger scale: `tandem-edu demo` trains both drafters in some minutes and writes a report.
+# [01 Why decoding is slow](01_why_decoding_is_slow.ipynb). The whole idea in one file is
+# [`tandem_edu/nano.py`](https://github.com/tandem-edu/tandem-edu/blob/main/tandem_edu/nano.py).

@@ -47,7 +47,7 @@ from IPython.display import display
 
 import tandem_edu as te
 from tandem_edu import data, show
-from tandem_edu.measure import interleaved, spread
+from tandem_edu.measure import spread, timed
 from tandem_edu.measure.roofline import PRESETS
 from tandem_edu.show.panels import roofline_panel
 from tandem_edu.zoo import held_out_text
@@ -78,7 +78,7 @@ def contender(width):
     return lambda: multiply(rows, weights)
 
 
-seconds, _ = interleaved({width: contender(width) for width in widths}, repetitions=20 if FAST else 100)
+seconds, _ = timed({width: contender(width) for width in widths}, repetitions=20 if FAST else 100)
 show.time_against_width(seconds, f"One product with a matrix of {size * size:,} numbers")
 
 # %%
@@ -113,7 +113,7 @@ def reader(width):
 
 
 model_widths = [1, 2, 3, 5, 9, 17, 33]
-calls, _ = interleaved({width: reader(width) for width in model_widths}, repetitions=20 if FAST else 60)
+calls, _ = timed({width: reader(width) for width in model_widths}, repetitions=20 if FAST else 60)
 show.time_against_width(calls, "One call of the primary")
 
 # %%

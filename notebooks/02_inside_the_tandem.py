@@ -20,7 +20,7 @@
 # **At the end you can**
 # * draw the mask of a tandem for any block length: who sees which token, and through whose eyes;
 # * say what the primary overwrites in the secondary's cache, and when;
-# * read an attention map, and measure how much of each head goes to the primary.
+# * measure what access to the primary is worth to the secondary.
 #
 # You need: *primary* and *drafter* (notebook 00), and what attention is, in outline.
 
@@ -37,17 +37,18 @@ if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is N
     pass
 
 # %%
+import inspect
 import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from IPython.display import HTML, display
+from IPython.display import Markdown, display
 
 import tandem_edu as te
-from tandem_edu import data, show
-from tandem_edu.measure import attention_maps, primary_share
-from tandem_edu.show.panels import attention_panel, attention_view, mask_panel
+from tandem_edu import data, nano, show
+from tandem_edu.drafters import PrimaryOutput
+from tandem_edu.show.panels import mask_panel
 from tandem_edu.zoo import held_out_text
 
 FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers
@@ -103,16 +104,20 @@ show.block_mask(12, 4, token=9)
 mask_panel()
 
 # %% [markdown]
-# At γ = 1 the secondary sees all of the past through the primary. If γ is as long as the text, there is
-# only one block: the secondary sees nothing through the primary and is an ordinary small model (after a
-# prompt, one that sees the prompt through it).
-#
+# At γ = 1 the secondary attends to all of the past through the primary. If γ is as long as the text, there is
+# only one block: the secondary has no access to the primary and is an ordinary small model. (After a prompt,
+# it still attends to the prompt through the primary.)
+
+# %%
+display(show.block_mask(8, 1), show.block_mask(8, 8))
+
+# %% [markdown]
 # ## A cache that is overwritten
 # In decoding nothing is computed twice: keys and values of past tokens are kept in a **cache**. Here is the
 # tandem, seen that way: *an ordinary small transformer, whose cache the primary overwrites each time it has
 # read a block*. Let us watch it in the paper's form (`own_history=False`), where the primary's entries take
-# the place of the secondary's own. (With `True`, see below, both are kept.) Its projections are untrained: we
-# watch who wrote an entry, not how good it is.
+# the place of the secondary's own. (With `True`, as in the shipped tandem, both are kept.) Its
+# projections are untrained: we watch who wrote an entry, not how good it is.
 
 # %%
 paper = te.Tandem(pair.secondary, primary.config, layer_map=[states], key=jax.random.key(0))
@@ -121,20 +126,31 @@ tokens = jnp.asarray(data.prompts(text, pair.tokenizer, length=12, count=1)[0])
 _, hidden = primary(tokens, return_hidden=True)
 
 
-def owners(cache, length):
-    """For each entry: is it what the primary's vectors give, or the secondary's own?"""
-    committed = paper.commit(hidden, paper.init_cache(12), 0, 12).own.k[0]
-    same = np.isclose(cache.own.k[0], committed, atol=1e-5).all(axis=(0, 2))
+def primary_reads(start, end):
+    """What a drafter gets when the primary has read tokens start .. end - 1."""
+    _, cache = primary.prefill(tokens, length=end, capacity=12)
+    return PrimaryOutput(tokens[start:end], hidden[:, start:end], cache, jnp.int32(start))
+
+
+everything = paper.start(primary_reads(0, 12), 4, jnp.int32(4)).own.k[0]
+
+
+def owners(state, length):
+    """For each entry: is it computed from the primary's states (P) or the secondary's own (s)?"""
+    same = np.isclose(state.own.k[0], everything, atol=1e-5).all(axis=(0, 2))
     return "".join("P" if same[t] else "s" for t in range(length)).ljust(12, ".")
 
 
-cache = paper.commit(hidden[:, :4], paper.init_cache(12), 0, 4)
-print(f"{owners(cache, 4)}   the primary has read the prompt of 4")
+prompt, logits = primary_reads(0, 4), []
+state = paper.start(prompt, max_draft_len=4, block_len=jnp.int32(4))
+print(f"{owners(state, 4)}   the primary has read the prompt of 4")
 for t in range(4, 8):
-    _, cache = paper.extend(tokens[t : t + 1], cache)
-    print(f"{owners(cache, t + 1)}   the secondary reads token {t} and predicts the next")
-cache = paper.commit(hidden[:, 4:8], cache, 4, 8)
-print(f"{owners(cache, 8)}   the primary has read the block: its entries replace the secondary's")
+    draft = paper.step(tokens[t], state, primary, prompt.cache)
+    state = draft.state
+    logits.append(draft.logits)
+    print(f"{owners(state, t + 1)}   the secondary reads token {t} and predicts the next")
+state = paper.commit(state, primary_reads(4, 8))
+print(f"{owners(state, 8)}   the primary has read the block: its entries replace the secondary's")
 
 # %% [markdown]
 # Training does not go token by token: with the mask above, all blocks of a text are computed in one pass.
@@ -142,48 +158,16 @@ print(f"{owners(cache, 8)}   the primary has read the block: its entries replace
 
 # %%
 parallel = paper(tokens, hidden, block_len=4)
-cache, steps = paper.commit(hidden[:, :4], paper.init_cache(12), 0, 4), []
-for t in range(4, 8):
-    logits, cache = paper.extend(tokens[t : t + 1], cache)
-    steps.append(logits[0])
-print(f"largest difference: {float(jnp.abs(jnp.stack(steps) - parallel[4:8]).max()):.1e}")
+print(f"largest difference: {float(jnp.abs(jnp.stack(logits) - parallel[4:8]).max()):.1e}")
 
 # %% [markdown]
-# ## Where does it look?
-# The shipped tandem keeps its own entries of past blocks *beside* the primary's (`own_history=True`, our
-# addition), and each head divides its attention between the two. How much goes to the primary, and how much
-# would if all were attended to equally? Place by place in the block, from the second block on. (In the
-# pictures layers and heads are counted from 0, as in Python.)
+# ## The code
+# The file [`nano.py`](https://github.com/tandem-edu/tandem-edu/blob/main/tandem_edu/nano.py) has the whole
+# course in one page of plain JAX: no caches, nothing fast. This is its tandem in the paper's form. `sees` is
+# the mask above.
 
 # %%
-ids = data.prompts(text, pair.tokenizer, length=24, count=1, seed=2)[0]
-strings = data.token_strings(pair.tokenizer, ids)
-gamma = 4
-maps = attention_maps(primary, tandem, ids, block_len=gamma)
-display(show.primary_shares(maps, block_len=gamma))
-share = primary_share(maps).mean((0, 1))[gamma:]  # of all heads; in the first block it is 0
-i = np.arange(gamma, len(ids))
-seen = i // gamma * gamma  # through the primary; besides, of its own, i + 1
-equal = seen / (seen + i + 1)
-for place in range(gamma):
-    here = i % gamma == place
-    print(f"place {place + 1}: {share[here].mean():.0%} to the primary; if equal, {equal[here].mean():.0%}")
-print(f"all places: {share.mean():.0%}; if equal, {equal.mean():.0%}")
-
-# %% [markdown]
-# A small weight is not a small use: what looking is worth is measured at the end of this notebook. And this
-# is one short text. Where each head looks, token by token:
-
-# %%
-display(HTML(attention_view(maps, strings, layer=0, head=0, token=22)))
-
-# %%
-attention_panel(maps, strings)
-
-# %% [markdown]
-# **Your turn.** Set `gamma = 8` where the maps are made, and `length=96` for more tokens of each place. Does
-# the share for the primary fall towards the end of the block, and by more than with equal attention? (There
-# are more and more of its own to look at.)
+display(Markdown(f"```python\n{inspect.getsource(nano.Tandem)}```"))
 
 # %% [markdown]
 # ## What it is worth

@@ -47,9 +47,9 @@ from IPython.display import HTML, display
 import tandem_edu as te
 from tandem_edu import data, show
 from tandem_edu.measure import qualities
-from tandem_edu.show.panels import training_dashboard
+from tandem_edu.show.panels import TrainingDashboard
 from tandem_edu.train import Objective, recipe, train_together
-from tandem_edu.train.step import split
+from tandem_edu.train.step import partition
 from tandem_edu.zoo import texts
 
 FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers, worse models
@@ -63,7 +63,7 @@ windows = data.windows(valid, 256, 4 if FAST else 48)
 # ## What is trained, and what is not
 # In a tandem the **primary** (large) is finished and *frozen*: no gradient reaches it. Trained are the
 # **secondary** (small) and what it looks at the primary with: projections and, with `own_history=True`, key
-# and value maps for the primary's side. (That is not the paper's form; `tandem-edu reproduce --stage history`
+# and value maps for the primary's side. (That is not the paper's form; the study `history`
 # measures what it is worth.)
 #
 # Both use the same embedding and the same output layer (the *head*, which turns a vector into a score for
@@ -72,7 +72,7 @@ windows = data.windows(valid, 256, 4 if FAST else 48)
 
 # %%
 small = dataclasses.replace(primary.config, n_layers=1, n_kv_heads=8, d_ff=256, shared_vocab=True)
-secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
+secondary = te.Transformer(small, key=jax.random.key(1), embedding=primary.embedding)
 
 
 def new_tandem(layer_map):
@@ -110,13 +110,11 @@ plans = {
     "tandem, CE": (new_tandem("middle"), recipe("tandem-ce", objectives=telling, **blocks, **settings)),
     "tandem": (new_tandem("middle"), recipe("tandem-distil", objectives=copying, **blocks, **settings)),
 }
-dashboard = training_dashboard(list(plans))
+dashboard = TrainingDashboard(list(plans))
 display(dashboard)
 
 # %%
-trained = train_together(
-    plans, tokens, valid, primary=primary, progress=False, on_eval=dashboard.follow_all()
-)
+trained = train_together(plans, tokens, valid, primary=primary, progress=False, on_eval=dashboard.follow())
 dashboard.picture()
 
 # %% [markdown]
@@ -143,7 +141,7 @@ contenders = {
 
 def row(name, found):
     """One line of the table."""
-    learning, _ = split(contenders[name])  # what is trained, and what is frozen
+    learning, _ = partition(contenders[name])  # what is trained, and what is frozen
     return {
         "model": name,
         "trained weights": f"{sum(leaf.size for leaf in jax.tree.leaves(learning)):,}",
@@ -193,7 +191,7 @@ show.loss_curves({name: result.history for name, result in readers.items()})
 
 # %% [markdown]
 # One seed and so little text do not rank these maps: agreement and the curves need not even tell the same.
-# `tandem-edu reproduce --stage states` trains longer, in the paper's form (`own_history=False`), with the
+# The study `states` trains longer, in the paper's form (`own_history=False`), with the
 # control and confidence intervals, and does tell them apart: see `results/README.md` in the repository.
 #
 # **Your turn.** Add `"mine": [(2, 5, 8)]` to `maps`. Or set `blocks = {"block_lens": (2,)}` above,
@@ -226,7 +224,7 @@ show.loss_curves({name: result.history for name, result in readers.items()})
 #
 # Otherwise the comparison would show the effect of training, not of looking. One difference is left: the
 # weights that the tandem looks with. The second "Your turn" gives the control as many;
-# `tandem-edu reproduce --stage weights` also trains it as long as the shipped pair.
+# The study `weights` also trains it as long as the shipped pair.
 # </details>
 #
 # ## The way on

@@ -37,15 +37,16 @@ if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is N
     pass
 
 # %%
+import inspect
 import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 
 import tandem_edu as te
-from tandem_edu import data, show
+from tandem_edu import data, nano, show
 from tandem_edu.show.panels import cycle_panel, cycle_view
 from tandem_edu.zoo import held_out_text
 
@@ -250,6 +251,17 @@ for name in ("secondary", "distilled", "tandem"):
 # **Your turn.** Set `small_q = small_p.copy()`, then `small_p[::-1].copy()`, and foresee the share of drafts
 # that stays before you run the cells again. Then restore `small_q` and state a `lie` that is only a little
 # wrong, `np.array([0.10, 0.48, 0.15, 0.05, 0.22])`: does χ² notice with `draws = 2_000`? With 40,000?
+
+# %% [markdown]
+# ## The code
+# All of speculative decoding in plain JAX, from
+# [`nano.py`](https://github.com/tandem-edu/tandem-edu/blob/main/tandem_edu/nano.py): the acceptance rule, a
+# cycle, and the loop over cycles. The package computes the same with caches, in one compiled loop.
+
+# %%
+functions = (nano.verify, nano.cycle, nano.speculate)
+source = "\n\n".join(inspect.getsource(inspect.unwrap(function)) for function in functions)
+display(Markdown(f"```python\n{source}```"))
 
 # %% [markdown]
 # ## What you have seen

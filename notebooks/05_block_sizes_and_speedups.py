@@ -45,13 +45,11 @@ from IPython.display import HTML, display
 
 import tandem_edu as te
 from tandem_edu import data, show
-from tandem_edu.measure import spread, tokens_per_call, tokens_per_call_iid, wall_clock_factor
-from tandem_edu.measure.ratios import timed
-from tandem_edu.measure.steps import Stepping
+from tandem_edu.measure import spread, timed, tokens_per_call, tokens_per_call_iid, wall_clock_factor
+from tandem_edu.measure.steps import draft_steps, read_steps
 from tandem_edu.show.panels import (
-    acceptance_panel,
     acceptance_view,
-    measured_speedups,
+    gamma_panel,
     speedup_panel,
     timeline_panel,
     timeline_view,
@@ -99,9 +97,9 @@ for alpha in (0.5, 0.7, 0.9):
 drafters = {"distilled": pair.distilled, "tandem": pair.tandem}
 block_lens = (2, 4, 8) if FAST else (1, 2, 4, 8)
 where = {"length": 64, "capacity": 160}  # tokens in the cache at first, and its size
-work = {"step": Stepping(pair.primary, **where).work()}
-work |= {gamma: Stepping(pair.primary, gamma + 1, **where).work() for gamma in block_lens}
-work |= {name: Stepping(drafter, **where).work(256) for name, drafter in drafters.items()}
+work = {"step": read_steps(pair.primary, **where)}
+work |= {gamma: read_steps(pair.primary, gamma + 1, **where) for gamma in block_lens}
+work |= {name: draft_steps(pair.primary, drafter, **where) for name, drafter in drafters.items()}
 seconds, _ = timed(work, 3 if FAST else 9)
 steps = {name: spread(taken / seconds["step"]) for name, taken in seconds.items()}
 
@@ -116,7 +114,7 @@ for name, (median, low, high) in list(steps.items())[1:]:
 # speculative decoding SPEED; its baseline is SPEED with the distilled secondary.)
 
 # %%
-shared = {"max_block_len": 8} if FAST else {}  # one program for all γ: sooner compiled, slower to run
+shared = {"max_draft_len": 8} if FAST else {}  # one program for all γ: sooner compiled, slower to run
 comparison = te.measure.compare(
     pair.primary,
     drafters,
@@ -143,7 +141,7 @@ comparison = te.measure.compare(
 display(HTML(acceptance_view(comparison, 8)))
 
 # %%
-acceptance_panel(comparison)
+gamma_panel(comparison, pair.tokenizer)
 
 # %% [markdown]
 # In general a cycle yields 1 + α₁ + α₁α₂ + … tokens. The formula and the count agree:
@@ -180,9 +178,8 @@ costs = {name: steps[name][0] for name in drafters}
 # The line of least squares through v(0) = 1: a step.
 slope = sum(g * (steps[g][0] - 1) for g in block_lens) / sum(g * g for g in block_lens)
 verify_cost = 1.0
-measured = measured_speedups(comparison)
 print(f"α = {alpha:.2f}, c = {costs['tandem']:.2f}, v(γ) about {verify_cost:.0f} + {slope:.2f} γ")
-display(show.speedup_curve(alpha, costs["tandem"], verify_cost, slope, most=10, measured=measured))
+display(show.speedup_curve(alpha, costs["tandem"], verify_cost, slope, limit=10, measured=comparison))
 besides = {}
 for gamma in block_lens:
     run = comparison.run("tandem", gamma)
@@ -199,7 +196,7 @@ print(f"besides, about: {once:.2f} steps once a cycle, {each:.3f} with each draf
 # What if reading γ + 1 tokens took no longer than reading one (1, and 0 per draft)?
 
 # %%
-speedup_panel(alpha, costs["tandem"], verify_cost, slope, measured)
+speedup_panel(alpha, costs["tandem"], verify_cost, slope, comparison)
 
 # %% [markdown]
 # What holds it back: acceptance, the drafts' cost, the verification's, or what a cycle takes besides? Mend
@@ -230,7 +227,8 @@ for what, change in mended.items():
 
 # %%
 shown = 24  # tokens
-typical = comparison.typical_prompt(4, shown)
+calls = np.array([[out.trace.cycles for out in comparison.run(name, 4).outputs] for name in drafters])
+typical = int(np.abs(calls - calls.mean(1, keepdims=True)).sum(0).argmin())
 traces = {name: comparison.run(name, 4).outputs[typical].trace for name in comparison.drafters}
 display(HTML(timeline_view(traces, costs, steps[4][0], tokens=shown)))
 
@@ -258,7 +256,7 @@ for name in comparison.drafters:
         f"{name}: fastest at γ = {run.block_len}, {np.median(run.speedup):.2f} times the primary alone,",
         end=" ",
     )
-    print("not clear of γ =", ", ".join(near) if near else "any other")
+    print(f"not clearly faster than at γ = {', '.join(near)}" if near else "clearly the fastest γ")
 
 # %% [markdown]
 # **Your turn.** Repeat with `sampling=None` (greedy) and add 12 and 16 to `block_lens`. Does the best γ

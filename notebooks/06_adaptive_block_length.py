@@ -45,7 +45,7 @@ from IPython.display import HTML, display
 
 import tandem_edu as te
 from tandem_edu import data, show
-from tandem_edu.measure import calibration, compare, judged_drafts, sweep_thresholds
+from tandem_edu.measure import calibration, compare, sweep_thresholds, verified_drafts
 from tandem_edu.show.panels import router_panel, router_view
 from tandem_edu.train import train_router
 from tandem_edu.zoo import texts
@@ -103,7 +103,7 @@ router, held_out = train_router(
     steps=100 if FAST else 600,
     key=jax.random.key(1),
 )
-print(f"{len(held_out.kept):,} drafts held out, {held_out.kept.mean():.0%} of them accepted")
+print(f"{len(held_out.accepted):,} drafts held out, {held_out.accepted.mean():.0%} of them accepted")
 
 # %% [markdown]
 # ## Does it mean what it says?
@@ -130,9 +130,9 @@ found = {}
 for name, rule in rules.items():
     how = {"block_lens": (longest,), "router": rule, "repetitions": 1}
     outputs = compare(pair.primary, drafters, prompts, **how, **sampled).runs[0].outputs
-    found[name] = checked(name, *judged_drafts([out.trace for out in outputs]))
+    found[name] = checked(name, *verified_drafts([out.trace for out in outputs]))
 confidence = np.asarray(router.confidence(held_out.features))
-checked("router, held-out drafts of the training text", confidence, held_out.kept)
+checked("router, held-out drafts of the training text", confidence, held_out.accepted)
 show.reliability(found)
 
 # %% [markdown]
@@ -176,7 +176,7 @@ print(f"τ = 0 (γ = {longest}, and the router asked in vain): {np.median(sweep[
 
 # %% [markdown]
 # If τ = 0 is faster than all that stop, stopping early gains nothing here. Where the quartiles in the table
-# acceptance_prob, which τ comes out first is partly chance; and so it is with the constant γ below.
+# overlap, which τ comes out first is partly chance; and so it is with the constant γ below.
 #
 # The fair rival is the *best* constant γ, not the longest. Where a wide verification costs more than a narrow
 # one, a short constant γ saves twice: fewer drafts, and calls that read γ + 1 tokens only. So we take it both
@@ -190,7 +190,7 @@ rivals = compare(pair.primary, drafters, prompts, block_lens=(*lengths, longest)
 rival, long = rivals.fastest("tandem"), rivals.run("tandem", longest)
 print(f"constant γ = {longest}, no router: {np.median(long.speedup):.2f} times the primary alone")
 print(f"best constant: γ = {rival.block_len}, {np.median(rival.speedup):.2f} times")
-how = {"block_lens": (rival.block_len,), "max_block_len": longest}
+how = {"block_lens": (rival.block_len,), "max_draft_len": longest}
 (wide,) = compare(pair.primary, drafters, prompts, **how, **timed).runs
 print(f"the same, but reading {longest + 1} tokens a call: {np.median(wide.speedup):.2f} times")
 gains = mine / np.median(rival.speedup), mine / np.median(wide.speedup)

@@ -15,13 +15,12 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/07_tandem_alone.ipynb)
 #
-# **Time:** about two and a half minutes of computing on a laptop's CPU, about one (an estimate) on a Colab
-# GPU.
+# **Time:** about one minute of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
 #
 # **At the end you can**
 # * write with a tandem without verification, with and without the free token;
 # * weigh quality against time for several models;
-# * say what a deep tandem is, and why blocks are not predicted at once.
+# * say when a tandem alone would be worth it, and what decides that.
 #
 # You need: the tandem (notebook 02), how it is trained (03), and the costs *c* and *v* (05).
 
@@ -38,29 +37,24 @@ if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is N
     pass
 
 # %%
-import dataclasses
 import os
 from functools import partial
 
-import jax
 import numpy as np
 from IPython.display import HTML, display
 
 import tandem_edu as te
 from tandem_edu import data, show
-from tandem_edu.measure import interleaved, qualities, quality
-from tandem_edu.model import BlockPrediction, Joint
+from tandem_edu.measure import qualities, quality, timed
 from tandem_edu.show.panels import panel
 from tandem_edu.show.panels.core import choice
-from tandem_edu.train import recipe, train_together
 from tandem_edu.zoo import texts
 
 FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers, worse models
 
 pair, parts = te.load_pair(), texts()
 prompts = data.prompts(parts.dev, pair.tokenizer, length=48, count=1 if FAST else 3)
-tokens, valid = data.encode(pair.tokenizer, parts.train), data.encode(pair.tokenizer, parts.dev)
-windows = data.windows(valid, 256, 4 if FAST else 48)
+windows = data.windows(data.encode(pair.tokenizer, parts.dev), 256, 4 if FAST else 48)
 
 # %% [markdown]
 # ## Without verification
@@ -129,7 +123,7 @@ scores = {name: found.cross_entropy for name, found in qualities(alone, windows,
 for gamma in (2, 4, 8):
     name = f"tandem, γ = {gamma}"
     most = 8 if FAST else gamma  # FAST: one program for all γ, sooner compiled, slower to run
-    how = {"block_len": gamma, "max_block_len": most, "free_token": False, "max_new_tokens": new_tokens}
+    how = {"block_len": gamma, "max_draft_len": most, "free_token": False, "max_new_tokens": new_tokens}
     write[name] = partial(te.block_generate, pair.primary, pair.tandem_ce, **how)
     scores[name] = quality(pair.tandem_ce, windows, pair.primary, block_len=gamma).cross_entropy
 
@@ -139,7 +133,7 @@ def write_all(one):
     return [one(prompt=prompt) for prompt in prompts]
 
 
-seconds, _ = interleaved(
+seconds, _ = timed(
     {name: partial(write_all, one) for name, one in write.items()}, repetitions=2 if FAST else 5
 )
 per_token = {name: 1e3 * np.median(taken) / (len(prompts) * new_tokens) for name, taken in seconds.items()}
@@ -188,75 +182,13 @@ endless = te.block_generate(pair.primary, pair.tandem_ce, prompts[0], 32, block_
 print(f"calls of the primary: {int(endless.trace.cycles)}, after the last token: nobody uses what it reads")
 
 # %% [markdown]
-# ## Deep tandem
-# Must the primary be a finished model? The paper's appendix cuts *one* model in two: the lower half is the
-# primary, the upper half the secondary, and both are trained together from nothing. It is no longer the
-# same network: for the token it is writing, the upper half starts at the embedding, and it meets the lower
-# half only in the keys and values of past blocks. That is the gain: token by token only half of the layers
-# run, and the lower half reads γ tokens in one call. Small and short here, so that it fits into a
-# minute; `tandem-edu reproduce --stage deep-tandem` is the larger run.
-
-# %%
-length = {"batch_size": 8, "seq_len": 128, "learning_rate": 3e-3}
-length |= {"steps": 6, "eval_windows": 4} if FAST else {"steps": 160, "eval_windows": 32}
-sizes = {"d_model": 128, "n_heads": 4, "n_kv_heads": 2, "d_ff": 256, "max_len": 256}
-whole_config = te.TransformerConfig(vocab_size=1024, n_layers=2 if FAST else 4, **sizes)
-half_config = dataclasses.replace(whole_config, n_layers=whole_config.n_layers // 2)
-whole = te.Transformer(whole_config, key=jax.random.key(0))
-lower = te.Transformer(half_config, key=jax.random.key(1))
-upper_config = dataclasses.replace(half_config, shared_vocab=True)
-upper = te.Transformer(upper_config, key=jax.random.key(2), vocabulary=lower.vocabulary)
-# "uniform" reads the lower half's states up to its top; "last" would stop one layer below it.
-deep = Joint(lower, te.Tandem(upper, half_config, "uniform", key=jax.random.key(3)))
-plans = {"whole": (whole, recipe("primary", **length)), "deep tandem": (deep, recipe("tandem-ce", **length))}
-halves = train_together(plans, tokens, valid)
-show.loss_curves({name: result.history for name, result in halves.items()})
-
-# %%
-accuracy = {name: result.history[-1]["valid_accuracy"] for name, result in halves.items()}
-gap = 100 * (accuracy["deep tandem"] - accuracy["whole"])
-print(", ".join(f"{name} {share:.1%}" for name, share in accuracy.items()))
-print(f"difference: {gap:+.1f} points, after {length['steps']} steps", end=" ")
-print("with γ =", *recipe("tandem-ce").block_lens)
-
-# %% [markdown]
-# Neither has learned much yet, nor makes much of the text further back, so that cutting costs nothing:
-# neither the sign of this difference nor the gap between the curves means anything. In the longer run, of
-# which `results/README.md` in the repository has the table, the model that was cut in this way falls behind.
-# The paper, trained to the end: accuracy 45.1 → 43.3 %, cross-entropy 2.71 → 2.85, and an estimated 1.25
-# times the speed.
-#
-# ## Is the small autoregressive part needed?
-# What if the secondary predicted the whole block at once, without reading its own tokens? **Block
-# prediction**: within the block it sees only the block's first token. (The tandem here has the paper's form:
-# of past blocks it sees the primary's view alone, which is the same in both.)
-
-# %%
-secondary = te.Transformer(pair.secondary.config, key=jax.random.key(4), vocabulary=pair.primary.vocabulary)
-states = [pair.tandem.projections[0].states]
-fresh = te.Tandem(secondary, pair.primary.config, states, key=jax.random.key(5))
-gamma = 8
-short = recipe("tandem-ce", block_lens=(gamma,), **length)
-both = {"token by token": fresh, f"{gamma} at once": BlockPrediction(fresh)}
-results = train_together({name: (model, short) for name, model in both.items()}, tokens, primary=pair.primary)
-trained = {name: result.model for name, result in results.items()}
-for name, found in qualities(trained, windows, pair.primary, block_len=gamma).items():
-    print(f"{name}: cross-entropy {found.cross_entropy:.2f} at γ = {gamma}")
-
-# %% [markdown]
-# The paper compares a whole autoregressive model (2.71) with a large one that predicts 8 tokens at once
-# (5.55). Ours is a tandem with and without its tokens inside the block: without them it loses what the cell
-# prints. (What the primary's view is worth is another experiment: the secondary alone.)
-#
-# **Your turn.** Set `gamma = 2` and train both again. How much is lost now?
 
 # %% [markdown]
 # ## What you have seen
 # * Without verification a tandem trades quality for fewer calls of the primary; γ is the knob. The table says
 #   from which γ on that is also time on this machine.
 # * The free token makes one token of each block the primary's.
-# * A model can be cut into a tandem and trained as one; predicting blocks without an autoregressive part
-#   costs what you have measured.
+# * At γ without end the primary is an encoder for the secondary.
 #
 # ## Questions
 # <details><summary>What is block_generate with γ = 1 and the free token?</summary>

@@ -95,9 +95,9 @@ short = {"batch_size": 8, "seq_len": 128, "eval_windows": 32, "learning_rate": 4
 
 # %%
 small = pair.secondary.config
-secondary = te.Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
+secondary = te.Transformer(small, key=jax.random.key(1), embedding=primary.embedding)
 few_heads = dataclasses.replace(small, n_kv_heads=config.n_kv_heads)
-borrowing = te.Transformer(few_heads, key=jax.random.key(1), vocabulary=primary.vocabulary)
+borrowing = te.Transformer(few_heads, key=jax.random.key(1), embedding=primary.embedding)
 key = jax.random.key(2)
 # "middle" is the state half-way up, "fused" a low, a middle and the top one, "last" the last but one.
 untrained = {
@@ -152,7 +152,7 @@ agreement = {
 }
 rows = [
     {"drafter": name, "agreement": agreement.get(name, "–")} | decoded
-    for name, decoded in zip(drafters, show.decoding_rows(comparison, [4]), strict=True)
+    for name, decoded in zip(drafters, show.decoding_rows(comparison, 4), strict=True)
 ]
 display(HTML(show.html_table(rows, "Drafters at γ = 4, sampled")))
 
@@ -168,7 +168,7 @@ show.speedups(comparison)
 #
 # Nor is it quite even: those that look read different states of the primary, and which serve best changes
 # with the length of training (compare notebook 03's short trainings with the longer ones in the repository's
-# `results/`). `tandem-edu reproduce --stage readers` trains longer. What the table cannot show either is what
+# `results/`). The study `readers` trains longer. What the table cannot show either is what
 # they cost to build: most need a training each time the primary changes, prompt lookup needs nothing at all.
 #
 # **Your turn.** Give EAGLE `[4]` (after layer 4) instead of `"fused"`, or all of them 400 steps: does the

@@ -36,10 +36,10 @@ IMPORTS = """\
 import numpy as np
 from IPython.display import HTML, display
 
-from tandem_edu.classroom import check, standing
+from tandem_edu.classroom import check, scores
 from tandem_edu.show import html_table"""
 SUM = """\
-rows = standing()
+rows = scores()
 total = {
     "exercise": "all",
     "points": sum(row["points"] for row in rows),
@@ -74,7 +74,7 @@ def _set(number: int, exercise: Exercise, answers: bool) -> list[nbformat.Notebo
     name, notebook = exercise.name, exercise.notebook
     points = sum(case.points for case in exercise.cases)
     asked = (
-        f"## {number} {name.replace('_', ' ')}\n\n{exercise.asks}\n\n{_example(exercise)}\n\n"
+        f"## {number} {name.replace('_', ' ')}\n\n{exercise.task}\n\n{_example(exercise)}\n\n"
         f"*{points} points. Explained in [{notebook}]({notebook}.ipynb).*"
     )
     marked = f'report = check("{name}", {name})\ndisplay(report)\nreport.points  # the mark'

@@ -1,7 +1,7 @@
-"""The one exception a person can cause.
+"""The one exception that a user can cause.
 
-Every message has three parts: what was expected, what came, and how to fix it. The command line
-prints it as one line and exits with status 2; anything else that is raised is a defect of ours.
+Each message says what was expected, what was passed, and how to fix it. The command line prints it
+as one line and exits with status 2. Any other exception is a bug of this package.
 """
 
 import math
@@ -30,12 +30,7 @@ def require(condition: bool, expected: str, got: object, fix: str) -> None:
 def at_least(least: int, number: object, name: str, fix: str) -> int:
     """`number` as an `int`. Raises `BadInput` unless it is a whole number of at least `least`.
 
-    A whole number is what Python counts with, NumPy's and JAX's too; True is none.
-
-    >>> at_least(1, 2.5, "block_len", "try 4")
-    Traceback (most recent call last):
-    ...
-    tandem_edu.errors.BadInput: expected block_len of at least 1, got 2.5: try 4
+    Integers of NumPy and JAX are whole numbers too. True and False are not.
     """
     try:
         whole = operator.index(number)  # pyright: ignore
@@ -47,11 +42,7 @@ def at_least(least: int, number: object, name: str, fix: str) -> int:
 
 
 def positive(number: object, name: str, fix: str) -> float:
-    """`number` as a `float`. Raises `BadInput` unless it is finite and above 0.
-
-    >>> positive(10_000, "rope_theta", "leave it out")
-    10000.0
-    """
+    """`number` as a `float`. Raises `BadInput` unless it is finite and above 0."""
     if isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf:
         return float(number)
     raise BadInput(f"{name} above 0", repr(number), fix)

@@ -1,8 +1,7 @@
-"""Files that are whole or not there: no half file is ever left under a name that is trusted.
+"""Write a file completely or not at all.
 
-A file under its final name is complete, because it is written under another name beside it and
-renamed at the end, which the operating system does in one step. Whoever pulls the plug half-way
-leaves the old file, or none.
+The content goes to a temporary file in the same folder, which is renamed at the end. The operating
+system renames in one step, so a crash leaves the old file or none, never half a file.
 """
 
 import os
@@ -16,16 +15,9 @@ from tandem_edu.errors import BadInput
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Lend a temporary name beside `path`; rename it to `path` if all went well, else remove it.
+    """Yield a temporary path beside `path`. Rename it to `path` on success, remove it on failure.
 
-    Missing folders are made. Raises `BadInput` if the disk is full or may not be written.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with written_whole(f"{folder}/new/note.txt") as part:
-    ...         _ = part.write_text("whole")
-    ...     Path(folder, "new", "note.txt").read_text()
-    'whole'
+    Missing folders are made. Raises `BadInput` if the disk is full or `path` cannot be written.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
@@ -33,11 +25,11 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with part.open("rb+") as written:
-            os.fsync(written.fileno())  # else the name could reach the disk before what it stands for
+            os.fsync(written.fileno())  # the content must reach the disk before the name does
         os.replace(part, path)
     except OSError as error:
-        got = f"{error.strerror or error}"
-        raise BadInput(f"to write {path}", got, "make room or choose another place") from error
+        fix = "free some disk space or choose another folder"
+        raise BadInput(f"to write {path}", error.strerror or error, fix) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

@@ -1,18 +1,14 @@
-"""Progress bars that look right in a terminal and in a notebook alike."""
+"""Progress bars for terminals and notebooks."""
 
 import sys
 from collections.abc import Iterable
 from typing import Any
 
-# Not tqdm.auto: in a notebook without ipywidgets that one warns; this one works everywhere.
+# Not tqdm.auto, which warns in a notebook without ipywidgets.
 from tqdm import tqdm
 
 
 def progress_bar(of: Iterable[Any] | None = None, *, show: bool = True, **settings: Any) -> tqdm:
-    """`tqdm(of, **settings)`, silent unless `show`.
-
-    On standard error, as is usual; but a notebook prints that on a red ground, as if something were
-    wrong, so there it goes to standard output.
-    """
+    """`tqdm(of, **settings)`, silent unless `show`; in a notebook on standard output, as errors are red."""
     in_notebook = type(sys.stderr).__module__.startswith("ipykernel")
     return tqdm(of, file=sys.stdout if in_notebook else sys.stderr, disable=not show, **settings)

@@ -1,6 +1,6 @@
 """What every test runs under: shapes checked at run time, no silent broadcasting, no silent casts.
 
-The import hook must be in place before `tandem_edu` is first imported, so it is the first thing here.
+The import hook must be installed before `tandem_edu` is first imported, so it comes first.
 """
 
 import os
@@ -11,18 +11,20 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-# Where arrays live. The other rooms meet what people type, and answer it with errors of their own.
+# Only the packages that compute. The others meet what people type, and answer with errors of their own.
 install_import_hook(
-    [f"tandem_edu.{room}" for room in ("model", "decode", "train", "measure")], "beartype.beartype"
+    [f"tandem_edu.{package}" for package in ("kernels", "model", "drafters", "decode", "train", "measure")],
+    "beartype.beartype",
 )
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-from tandem_edu.model import Tandem, Transformer, TransformerConfig  # noqa: E402
+from tandem_edu.drafters import Tandem  # noqa: E402
+from tandem_edu.model import Transformer, TransformerConfig  # noqa: E402
 
 
 def pytest_configure(config):
-    """Compiling is most of the quick tests' time: there XLA optimises nothing, unless XLA_FLAGS says so."""
+    """Compiling takes most of the quick tests' time, so XLA does not optimise, unless XLA_FLAGS says so."""
     if config.option.markexpr == "not slow":
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {flags}".strip()
@@ -42,14 +44,14 @@ def few_programs():
 
 @pytest.fixture
 def getkey():
-    """A function that gives a fresh PRNG key at each call, the same ones in every run."""
+    """A function that gives a new PRNG key at each call, the same ones in every run."""
     numbers = count(1)
     return lambda: jax.random.fold_in(jax.random.key(0), next(numbers))
 
 
 @pytest.fixture(scope="session")
 def tiny_config() -> TransformerConfig:
-    """A primary's sizes: every width another number, so that a mix-up cannot go unseen."""
+    """A primary's sizes: every width is another number, so that a mix-up shows."""
     return TransformerConfig(
         vocab_size=13, d_model=16, n_layers=3, n_heads=4, n_kv_heads=2, d_ff=24, max_len=64
     )
@@ -77,5 +79,5 @@ def tiny_secondary(tiny_secondary_config) -> Transformer:
 
 @pytest.fixture(scope="session")
 def tiny_tandem(tiny_secondary, tiny_config) -> Tandem:
-    """The two, tied in the paper's form."""
+    """The two as a tandem in the paper's form."""
     return Tandem(tiny_secondary, tiny_config, key=jax.random.key(12))

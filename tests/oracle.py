@@ -1,7 +1,6 @@
 """The slow and obvious models: NumPy, float64, one token, one head, one key at a time.
 
-Written from the papers' formulas, not from the package; only the weights are taken from it. `lively`
-makes a random model whose every weight matters.
+Written from the papers' formulas, not from the package, which gives the weights only.
 """
 
 import equinox as eqx
@@ -9,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tandem_edu.model.weights import trainable
+
 
 def lively(model, seed: int):
-    """`model` with noise on every weight: no norm stays at 1, no projection at the identity."""
-    arrays, rest = eqx.partition(model, eqx.is_inexact_array)
+    """`model` with noise on each of its own weights: no norm stays at 1, no projection at the identity."""
+    arrays, rest = eqx.partition(model, trainable(model))
     leaves, tree = jax.tree.flatten(arrays)
-    # NumPy's noise, because a JAX one would be compiled anew for every shape.
+    # NumPy's noise, because JAX's would be compiled again for every shape.
     noise = np.random.default_rng(seed)
     noisy = [w + jnp.float32(0.1 * noise.standard_normal(w.shape)) for w in leaves]
     return eqx.combine(jax.tree.unflatten(tree, noisy), rest)
@@ -22,6 +23,9 @@ def lively(model, seed: int):
 
 def f64(array) -> np.ndarray:
     return np.asarray(array, dtype=np.float64)
+
+
+# The parts of a layer
 
 
 def rms_norm(x, scale, eps):
@@ -32,7 +36,7 @@ def silu(x):
     return x / (1 + np.exp(-x))
 
 
-def turned(head, position, theta):
+def rotated(head, position, theta):
     """Rotary embedding of one head of a token: pair (i, i + half) turns by position · theta^(-i/half)."""
     half = len(head) // 2
     out = np.zeros_like(head)
@@ -44,74 +48,135 @@ def turned(head, position, theta):
     return out
 
 
-def key_and_value(x, position, block, config, maps=None):
+def key_and_value(x, position, block, config, kv=None):
     """One token's keys and values, a list over the key/value heads."""
-    maps = block.keys_values if maps is None else maps
+    kv = block.kv if kv is None else kv
     x = rms_norm(x, f64(block.attention_norm.scale), config.norm_eps)
-    k = (x @ f64(maps.wk)).reshape(config.n_kv_heads, config.head_dim)
-    v = (x @ f64(maps.wv)).reshape(config.n_kv_heads, config.head_dim)
-    return [turned(head, position, config.rope_theta) for head in k], list(v)
+    k = (x @ f64(kv.wk)).reshape(config.n_kv_heads, config.head_dim)
+    v = (x @ f64(kv.wv)).reshape(config.n_kv_heads, config.head_dim)
+    return [rotated(head, position, config.rope_theta) for head in k], list(v)
 
 
-def layer(x, position, seen, block, config):
-    """One token through one layer; `seen` is the list of (keys, values) it may look at."""
+def layer(x, position, visible, block, config):
+    """One token through one layer; `visible` lists the (keys, values) that it attends to."""
     normed = rms_norm(x, f64(block.attention_norm.scale), config.norm_eps)
     queries = (normed @ f64(block.wq)).reshape(config.n_heads, config.head_dim)
     mixed = []
     for head, query in enumerate(queries):
-        query = turned(query, position, config.rope_theta)
+        query = rotated(query, position, config.rope_theta)
         group = head * config.n_kv_heads // config.n_heads
-        scores = [np.sum(query * keys[group]) / np.sqrt(config.head_dim) for keys, _ in seen]
+        scores = [np.sum(query * keys[group]) / np.sqrt(config.head_dim) for keys, _ in visible]
         weights = np.exp(scores) / np.sum(np.exp(scores))
-        mixed.append(sum(w * values[group] for w, (_, values) in zip(weights, seen, strict=True)))
+        mixed.append(sum(w * values[group] for w, (_, values) in zip(weights, visible, strict=True)))
     x = x + np.concatenate(mixed) @ f64(block.wo)
     normed = rms_norm(x, f64(block.mlp_norm.scale), config.norm_eps)
     inner = silu(normed @ f64(block.mlp.w_gate)) * (normed @ f64(block.mlp.w_up))
     return x + inner @ f64(block.mlp.w_down)
 
 
-def embedded(model, token):
-    x = f64(model.vocabulary.embedding)[int(token)]
+def embed(model, token):
+    x = f64(model.embedding.table)[int(token)]
     return x if model.embed_in is None else x @ f64(model.embed_in)
 
 
-def scored(model, x):
+def logits(model, x):
     x = rms_norm(x, f64(model.final_norm.scale), model.config.norm_eps)
     if model.embed_out is not None:
         x = x @ f64(model.embed_out)
-    head = model.vocabulary.head
-    return x @ (f64(model.vocabulary.embedding).T if head is None else f64(head))
+    head = model.embedding.head
+    return x @ (f64(model.embedding.table).T if head is None else f64(head))
 
 
 def transformer(model, tokens):
     """Logits [seq, vocab] and the residual stream [n_layers + 1, seq, d_model]."""
     config = model.config
-    states = [[embedded(model, token) for token in tokens]]
+    states = [[embed(model, token) for token in tokens]]
     for block in model.blocks:
-        written = [key_and_value(x, t, block, config) for t, x in enumerate(states[-1])]
-        states.append([layer(x, i, written[: i + 1], block, config) for i, x in enumerate(states[-1])])
-    return np.stack([scored(model, x) for x in states[-1]]), np.array(states)
+        kv = [key_and_value(x, t, block, config) for t, x in enumerate(states[-1])]
+        states.append([layer(x, i, kv[: i + 1], block, config) for i, x in enumerate(states[-1])])
+    return np.stack([logits(model, x) for x in states[-1]]), np.array(states)
 
 
-def tandem(tandem, tokens, hidden, starts):
-    """Logits of the tandem, token by token: the primary's side before `starts[i]`, its own from there on."""
-    secondary, config = tandem.secondary, tandem.config
-    own = [[] for _ in secondary.blocks]
-    logits = []
+# The drafters that read a primary: logits of every token, whose block starts at starts[i]
+
+
+def block_starts(seq, block_len, offset):
+    """k(i): walk the grid of block starts, in both directions from the offset."""
+    grid = {offset + block_len * n for n in range(-seq - offset, seq + 1)} | {0}
+    return [max(start for start in grid if 0 <= start <= i) for i in range(seq)]
+
+
+def tandem(model, primary, tokens, hidden, starts):
+    """The primary's keys and values before the block, its own from there on."""
+    secondary, config = model.secondary, model.config
+    own, out = [[] for _ in secondary.blocks], []
     for i, token in enumerate(tokens):
-        x = embedded(secondary, token)
+        x = embed(secondary, token)
         for j, block in enumerate(secondary.blocks):
+            projected = [project(model.projections[j], f64(hidden)[:, t], config) for t in range(starts[i])]
+            kv = model.primary_kv[j]
+            past = [key_and_value(y, t, block, config, kv) for t, y in enumerate(projected)]
             own[j].append(key_and_value(x, i, block, config))
-            first_own = 0 if tandem.own_history else starts[i]
-            seen = [_primary_side(tandem, j, f64(hidden), t) for t in range(starts[i])]
-            x = layer(x, i, seen + own[j][first_own:], block, config)
-        logits.append(scored(secondary, x))
-    return np.stack(logits)
+            first_own = 0 if model.own_history else starts[i]
+            x = layer(x, i, past + own[j][first_own:], block, config)
+        out.append(logits(secondary, x))
+    return np.stack(out)
 
 
-def _primary_side(tandem, j, hidden, t):
-    """Layer j's key and value of token t, out of the primary's states."""
-    projection = tandem.projections[j]
-    parts = [rms_norm(hidden[state, t], 1.0, tandem.config.norm_eps) for state in projection.states]
-    x = np.concatenate(parts) @ f64(projection.weight)
-    return key_and_value(x, t, tandem.secondary.blocks[j], tandem.config, tandem.primary_maps[j])
+def project(projection, states, config):
+    """The states that are read, each at unit RMS, concatenated, times W."""
+    parts = [rms_norm(states[state], 1.0, config.norm_eps) for state in projection.states]
+    return np.concatenate(parts) @ f64(projection.weight)
+
+
+def eagle(model, primary, tokens, hidden, starts):
+    """One token after the other, with the features that its block allows."""
+    config, secondary = model.config, model.secondary
+    features = [project(model.projection, f64(hidden)[:, t], config) for t in range(len(tokens))]
+
+    def read(i, feature, past):
+        """Token i's top state, and its keys and values layer by layer."""
+        feature = rms_norm(feature, 1.0, config.norm_eps)
+        x = np.concatenate([embed(secondary, tokens[i]), feature]) @ f64(model.fc)
+        own = []
+        for j, block in enumerate(secondary.blocks):
+            own.append(key_and_value(x, i, block, config))
+            x = layer(x, i, [kv[j] for kv in past] + [own[j]], block, config)
+        return x, own
+
+    none, past, out = np.zeros(config.d_model), [], []
+    for i in range(len(tokens)):
+        past.append(read(i, features[i - 1] if i else none, past)[1])
+    for i in range(len(tokens)):
+        own, top = [], features[starts[i] - 1] if starts[i] else none
+        for t in range(starts[i], i + 1):
+            top, kv = read(t, top, past[: starts[i]] + own)
+            own.append(kv)
+        out.append(logits(secondary, top))
+    return np.stack(out)
+
+
+def glide(model, primary, tokens, hidden, starts):
+    """The primary's own keys and values before the block."""
+    own, out = [[] for _ in model.layers], []
+    for i, token in enumerate(tokens):
+        x = embed(model.secondary, token)
+        for j, block in enumerate(model.secondary.blocks):
+            below = model.layers[j] - 1
+            states, read = f64(hidden)[below], primary.blocks[below]
+            past = [key_and_value(states[t], t, read, primary.config) for t in range(starts[i])]
+            own[j].append(key_and_value(x, i, block, model.config))
+            x = layer(x, i, past + own[j][starts[i] :], block, model.config)
+        out.append(logits(model.secondary, x))
+    return np.stack(out)
+
+
+def early_exit(model, primary, tokens, hidden, starts):
+    """The exit and its norm take the position of the primary's final norm."""
+    parts = (primary.blocks[: model.exit_layer], model.norm)
+    shallow = eqx.tree_at(lambda p: (p.blocks, p.final_norm), primary, parts)
+    _, states = transformer(shallow, tokens)
+    return np.stack([logits(shallow, x @ f64(model.exit_map)) for x in states[-1]])
+
+
+READERS = {"tandem": tandem, "eagle": eagle, "glide": glide, "early-exit": early_exit}

@@ -1,21 +1,29 @@
 """The command line as a person meets it: the whole way on a small text, and one line for every mistake."""
 
 import argparse
-import dataclasses
+import ast
 import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
 
-from tandem_edu import data
-from tandem_edu.cli import _parser, main
+import tandem_edu
+from tandem_edu import data, show
+from tandem_edu.cli import main
+from tandem_edu.cli.parser import parser
+from tandem_edu.decode import Sampling, speculate
+from tandem_edu.decode.trace import records_of_one_text
+from tandem_edu.drafters import describe
 from tandem_edu.errors import BadInput
 from tandem_edu.model import Transformer, TransformerConfig
-from tandem_edu.model.weights import describe
-from tandem_edu.reproduce.run import STAGES
+from tandem_edu.show.panels.cycle import cycle_view
 from tandem_edu.zoo import load_folder, save_folder
 
 SIZES = ["--layers", "2", "--width", "16", "--heads", "2", "--context", "64"]
@@ -40,36 +48,50 @@ def runs(text, tmp_path_factory):
     assert main(["train", "primary", "--out", primary, *SIZES, "--vocab-size", "270", *common]) == 0
     small = ["--layers", "1", "--width", "8", "--heads", "2", "--context", "64", "--primary", primary]
     assert main(["train", "distilled", "--out", str(folder / "distilled"), *small, *common]) == 0
+    small += ["--loss", "tv=0.5", "nla=2"]
     assert main(["train", "tandem-distil", "--out", str(folder / "tandem"), *small, *common]) == 0
     return folder
 
 
-def test_a_card_tells_where_a_model_comes_from(runs, text):
+@pytest.fixture(scope="module")
+def router(runs, text):
+    """A router for the tandem, made by the command itself."""
+    command = ["train", "router", "--drafter", str(runs / "tandem"), "--out", str(runs / "router")]
+    assert main([*command, "--text", text, "--block-len", "3", "--prompts", "3", "--steps", "20"]) == 0
+    return str(runs / "router" / "router.safetensors")
+
+
+def test_a_card_says_where_a_model_comes_from(runs):
     card = json.loads((runs / "tandem" / "card.json").read_text())
-    assert card["recipe"]["name"] == "tandem-distil"
+    recipe = card["recipe"]
+    losses = {"ce": 0.0, "kl": 0.0, "reverse_kl": 0.0, "tv": 0.5, "nla": 2}
+    assert (recipe["name"], recipe["objectives"]) == ("tandem-distil", [[1.0, losses]])
     assert card["data"]["name"] == "story.txt"
     assert card["primary"] == "../primary"
     assert card["held_out"]["step"] == 6
 
 
-def test_a_loss_of_ones_own(runs, text, tmp_path):
-    command = ["train", "tandem-distil", "--out", str(tmp_path), "--text", text, *RUN]
-    command += ["--layers", "1", "--width", "8", "--heads", "2", "--context", "64"]
-    assert main([*command, "--primary", str(runs / "primary"), "--loss", "tv=0.5", "nla=2"]) == 0
-    card = json.loads((tmp_path / "card.json").read_text())
-    assert card["recipe"]["objectives"] == [[1.0, {"ce": 0.0, "kl": 0.0, "tv": 0.5, "nla": 2.0}]]
-
-
-def test_all_write_the_same_greedy_text(runs, capsys):
+def test_all_write_the_same_greedy_text_and_blocks_that_a_router_ends_early_too(runs, router, capsys):
     decoding = ["--prompt", "the cat sat", "--tokens", "30"]
     assert main(["generate", str(runs / "primary"), *decoding]) == 0
     alone = capsys.readouterr().out
     assert alone.startswith("the cat sat")
-    for drafter in ("distilled", "tandem"):
-        assert main(["speculate", str(runs / drafter), *decoding, "--block-len", "3"]) == 0
-        said = capsys.readouterr()
-        assert said.out == alone
-        assert "block_efficiency" in said.err
+    routed = ["tandem", "--router", router]
+    for drafter, *flags in (
+        ["distilled"],
+        ["tandem"],
+        routed,
+        [*routed, "--threshold", "1"],
+        [*routed, "--verification", "block"],
+    ):
+        assert main(["speculate", str(runs / drafter), *decoding, "--block-len", "3", *flags]) == 0
+        shown = capsys.readouterr()
+        assert shown.out == alone
+        assert "block_efficiency" in shown.err
+    assert main(["speculate", str(runs / "distilled"), *decoding, "--router", router]) == 2
+    assert "a router trained for this drafter" in capsys.readouterr().err
+    assert main(["speculate", str(runs / "tandem"), *decoding, "--router", router]) == 2
+    assert "a router trained with block_len=4, got one trained with 3" in capsys.readouterr().err
 
 
 def test_a_secondary_alone_generates_with_its_primarys_vocabulary(runs, capsys):
@@ -77,41 +99,24 @@ def test_a_secondary_alone_generates_with_its_primarys_vocabulary(runs, capsys):
     assert capsys.readouterr().out.startswith("the")
 
 
-@pytest.fixture(scope="module")
-def router(runs, text):
-    """A router for the tandem, made by the command itself."""
-    command = ["train", "router", "--drafter", str(runs / "tandem"), "--out", str(runs / "router")]
-    assert main([*command, "--text", text, "--block-lens", "3", "--prompts", "3", "--steps", "20"]) == 0
-    return str(runs / "router" / "router.safetensors")
-
-
-def test_a_router_ends_blocks_early_and_changes_no_text(runs, router, capsys):
-    decoding = ["--prompt", "the cat sat", "--tokens", "12"]
-    assert main(["generate", str(runs / "primary"), *decoding]) == 0
-    alone = capsys.readouterr().out
-    for more in ([], ["--threshold", "1"], ["--verification", "block"]):
-        command = ["speculate", str(runs / "tandem"), *decoding, "--block-len", "3", "--router", router]
-        assert main([*command, *more]) == 0
-        assert capsys.readouterr().out == alone
-    assert main(["speculate", str(runs / "distilled"), *decoding, "--router", router]) == 2
-    assert "a router trained for this drafter" in capsys.readouterr().err
-    assert main(["speculate", str(runs / "tandem"), *decoding, "--router", router]) == 2
-    assert "a router trained with block_len=4, got one trained with 3" in capsys.readouterr().err
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["eagle", "eagle-fused", "glide", "early-exit"])
-def test_other_drafters_are_trained_the_same_way(kind, runs, text, tmp_path):
-    # Two heads of 8, as the primary's: a cross-attending needs that.
+@pytest.mark.parametrize(
+    ("kind", "given", "settings"),
+    [
+        ("eagle", ["layer_map=fused", "unroll=2"], {"layer_map": [1, 2], "unroll": 2}),
+        ("glide", [], {"layer_map": [2]}),
+        ("early-exit", [], {"exit_layer": 1}),
+        ("tandem", ["own_history=true", "layer_map=[[0,2]]"], {"layer_map": [[0, 2]], "own_history": True}),
+    ],
+)
+def test_other_drafters_are_trained_the_same_way(kind, given, settings, runs, text, tmp_path):
+    # Two heads of 8, as the primary's, because Glide needs that.
     sizes = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "64"]
-    sizes = [] if kind == "early-exit" else sizes
-    primary = ["--primary", str(runs / "primary")]
     command = ["train", "tandem-distil", "--kind", kind, "--out", str(tmp_path), "--text", text]
-    assert main([*command, *primary, *sizes, *RUN]) == 0
-    said = describe(load_folder(tmp_path).model)
-    assert said["kind"] == kind.removesuffix("-fused")
-    maps = {"eagle": [2], "eagle-fused": [1, 2], "glide": [2], "early-exit": None}
-    assert said.get("layer_map") == maps[kind]
+    command += ["--primary", str(runs / "primary"), *RUN, *([] if kind == "early-exit" else sizes)]
+    assert main([*command, *(["--set", *given] if given else [])]) == 0
+    description = describe(load_folder(tmp_path).model)
+    assert (description["kind"], description["settings"]) == (kind, settings)
 
 
 def test_a_folder_survives_a_move_together_with_its_primary(runs, tmp_path):
@@ -132,219 +137,226 @@ def test_the_same_command_again_goes_on(runs, text, capsys):
     assert "learning_rate" in capsys.readouterr().err
 
 
+TRAIN = "--out {new} --text {text} "
+PRIMARY = f"train primary {TRAIN} --vocab-size 270 "
+DISTILLED = f"train distilled {TRAIN}"
+TANDEM = f"train tandem-ce {TRAIN}"
+READER = f"{TANDEM} --primary {{runs}}/primary --width 12 "
+ROUTER = f"train router {TRAIN} --drafter {{runs}}/tandem "
+GENERATE = "generate {runs}/primary --prompt a "
 MISTAKES = [
     ("train primary --out {new} --text nowhere.txt", "nothing at"),
-    (
-        "train primary --out {new} --text {text} --width 30 --heads 4 --vocab-size 270",
-        "d_model divisible by n_heads",
-    ),
-    ("train primary --out {new} --text {text} --steps 0 --vocab-size 270", "steps"),
-    ("train distilled --out {new} --text {text} --width 8 --heads 2 --vocab-size 270", "a primary"),
-    ("train tandem-ce --out {new} --text {text} --width 8 --heads 2 --vocab-size 270", "a primary"),
-    ("train tandem-ce --out {new} --text {text} --primary nowhere", "no such folder"),
-    (
-        "train distilled --out {new} --text {text} --block-lens 2",
-        "has a use for, got --block-lens: use tandem-ce",
-    ),
-    (
-        "train tandem-ce --out {runs}/primary --text {text} --primary {runs}/primary",
-        "another folder for --out than --primary",
-    ),
-    (
-        "train distilled --out {new} --text {text} --primary {runs}/primary --start {stranger}",
-        "a primary with the tokenizer of",
-    ),
-    ("train distilled --out {new} --text {text} --loss ce=1 jsd=1", "among ce, kl, reverse_kl, tv, nla, got"),
-    ("train distilled --out {new} --text {text} --loss kl", "a number as weight of kl"),
-    ("train distilled --out {new} --text {text} --loss kl=much", "a number as weight of kl"),
-    ("train distilled --out {new} --text {text} --loss kl=-1", "weights of at least 0"),
-    ("train distilled --out {new} --text {text} --loss tv=0", "not all 0"),
-    (
-        "train primary --out {new} --text {text} --loss nla=1 --width 8 --heads 2 --vocab-size 270",
-        "a primary",
-    ),
-    ("train router --out {new} --text {text}", "a drafter whose drafts to learn from"),
-    ("train router --out {new} --text {text} --drafter {runs}/tandem --block-lens 2 4", "one γ_max"),
-    ("train router --out {new} --text {text} --drafter {runs}/primary", "a drafter with its primary"),
-    ("speculate {runs}/tandem --prompt the --threshold 0.5", "--threshold with a router"),
-    ("speculate {runs}/tandem --prompt the --router {runs}/tandem/model.safetensors", "a router at"),
     ("train primary --out {text}/in/a/file --text {text} --vocab-size 270", "expected"),
-    ("speculate {runs}/tandem --primary {foreign} --prompt once", "with another"),
-    (
-        "train tandem-ce --out {new} --text {text} --primary {runs}/primary --width 12 --layer-map x",
-        '"last"',
-    ),
-    ("train distilled --kind eagle --out {new} --text {text} --primary {runs}/primary", "got --kind"),
-    ("train primary --out {new} --text {text} --own-history --layer-map last", "--layer-map, --own-history"),
-    (
-        "train primary --out {new} --text {text} --kv-heads 0 --vocab-size 270",
-        "n_kv_heads of at least 1, got 0",
-    ),
-    ("train primary --out {new} --text {text} --ff 0 --vocab-size 270", "d_ff of at least 1, got 0"),
-    (
-        "train primary --out {new} --text {text} --temperature 0",
-        "train primary has a use for, got --temperature",
-    ),
-    (
-        "train distilled --out {new} --text {text} --start {runs}/distilled --layers 1",
-        "--start has a use for",
-    ),
-    ("train distilled --out {new} --text {text} --primary {runs}/primary --vocab-size 9", "got --vocab-size"),
-    (
-        "train tandem-ce --out {new} --text {text} --start {runs}/tandem --kind eagle",
-        "a Tandem has a use for",
-    ),
-    (
-        "train tandem-ce --out {new} --text {text} --kind early-exit --width 9",
-        "--kind early-exit has a use for",
-    ),
-    (
-        "train tandem-ce --out {new} --text {text} --exit-layer 1",
-        "--kind tandem has a use for, got --exit-layer",
-    ),
-    ("train router --out {new} --text {text} --learning-rate 1 --loss kl=1", "got --loss, --learning-rate"),
-    (
-        "train router --out {new} --text {text} --drafter {runs}/tandem --steps 0",
-        "steps of at least 1, got 0",
-    ),
-    (
-        "train router --out {new} --text {text} --drafter {runs}/tandem --seed {long}",
-        "seed and step below 2**64",
-    ),
-    (
-        "train tandem-ce --kind early-exit --out {new} --text {text} --primary {runs}/primary --exit-layer 2",
-        "exit_layer in 1..1",
-    ),
-    (
-        "train tandem-ce --kind cross-attending --out {new} --text {text} --primary {runs}/primary "
-        "--width 12",
-        "the primary's head_dim = 8",
-    ),
+    (f"{PRIMARY} --width 30 --heads 4", "d_model divisible by n_heads"),
+    (f"{PRIMARY} --steps 0", "steps"),
+    (f"{PRIMARY} --loss nla=1 --width 8 --heads 2", "a primary"),
+    (f"{PRIMARY} --kv-heads 0", "n_kv_heads of at least 1, got 0"),
+    (f"{PRIMARY} --ff 0", "d_ff of at least 1, got 0"),
+    (f"{DISTILLED} --width 8 --heads 2 --vocab-size 270", "a primary"),
+    (f"{DISTILLED} --primary {{runs}}/primary --start {{stranger}}", "a primary with the tokenizer of"),
+    (f"{DISTILLED} --loss ce=1 jsd=1", "among ce, kl, reverse_kl, tv, nla, got ce, jsd"),
+    (f"{DISTILLED} --loss kl=-1", "weights of at least 0"),
+    (f"{DISTILLED} --loss tv=0", "not all 0"),
+    (f"{DISTILLED} --start {{runs}}/distilled --layers 1", "--start uses, got --layers"),
+    (f"{DISTILLED} --primary {{runs}}/primary --vocab-size 9", "got --vocab-size"),
+    (f"{TANDEM} --width 8 --heads 2 --vocab-size 270", "a primary"),
+    (f"{TANDEM} --primary nowhere", "no such folder"),
+    (f"{TANDEM} --start {{runs}}/tandem --kind eagle", "a tandem uses, got --kind"),
+    (f"{TANDEM} --kind early-exit --width 9 --own-vocabulary", "uses, got --width, --own-vocabulary"),
+    (f"{TANDEM} --kind early-exit --primary {{runs}}/primary --set exit_layer=2", "exit_layer in 1..1"),
+    ("train tandem-ce --out {runs}/primary --primary {runs}/primary", "another folder for --out"),
+    (f"{READER} --set layer_map=x", '"last"'),
+    (f"{READER} --set colour=blue", "the settings of Tandem, got"),
+    (f"{READER} --kind glide", "the primary's head_dim = 8"),
+    (f"train router {TRAIN} --drafter {{runs}}/primary", "a drafter with its primary"),
+    (f"{ROUTER} --steps 0", "steps of at least 1, got 0"),
+    (f"{ROUTER} --seed {{long}}", "--seed of at least 0, below 2**31"),
+    ("speculate {runs}/tandem --prompt a --threshold 0.5", "--threshold with a router"),
+    ("speculate {runs}/tandem --prompt a --router {runs}/tandem/model.safetensors", "a router at"),
+    ("speculate {runs}/tandem --prompt a --primary {foreign}", "with another"),
+    ("speculate {runs}/tandem --prompt a --block-len 0", "block_len"),
+    ("speculate {runs}/primary --prompt a", "a drafter with its primary"),
     ("generate nowhere --prompt a", "no such folder"),
     ("generate {empty} --prompt a", "no card.json"),
+    ("generate {damaged} --prompt a", "a JSON object in"),
     ("generate {runs}/tandem --prompt a", "a Transformer"),
     ("generate {runs}/primary --prompt=", "a prompt"),
     ("generate {runs}/primary --prompt a\udcff", "a prompt in UTF-8, got 'a\\udcff'"),
-    ("generate {runs}/primary --prompt a --seed {long}", "--seed of at least 0, below 2**31"),
-    ("generate {runs}/primary --prompt a --tokens 0", "max_new_tokens of at least 1"),
-    ("generate {runs}/primary --prompt a --tokens 64", "the context of 64"),
-    ("generate {runs}/primary --prompt a --temperature -1", "temperature of at least 0"),
-    ("generate {runs}/primary --prompt a --temperature 1 --top-k 0", "top_k of at least 1"),
-    ("generate {runs}/primary --prompt a --temperature 1 --top-p 2", "top_p in (0, 1]"),
-    ("speculate {runs}/tandem --prompt a --block-len 0", "block_len"),
-    ("speculate {runs}/primary --prompt a", "a drafter with its primary"),
-    ("generate {damaged} --prompt a", "JSON in"),
-    ("bench --repetitions 0", "repetitions of at least 1"),
+    (f"{GENERATE} --seed {{long}}", "--seed of at least 0, below 2**31"),
+    (f"{GENERATE} --tokens 0", "max_new_tokens of at least 1"),
+    (f"{GENERATE} --tokens 64", "the context of 64"),
+    (f"{GENERATE} --temperature -1", "temperature of at least 0"),
+    (f"{GENERATE} --temperature 1 --top-k 0", "top_k of at least 1"),
+    (f"{GENERATE} --temperature 1 --top-p 2", "top_p in (0, 1]"),
 ]
 
 
-@pytest.mark.parametrize(("command", "said"), MISTAKES, ids=[ascii(command) for command, _ in MISTAKES])
-def test_a_mistake_gets_one_line(command, said, runs, text, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "card.json").write_text("{")
-    places = {"runs": runs, "text": text, "new": tmp_path / "new", "long": 10**30}
-    stranger = data.train_tokenizer("another text altogether " * 9, vocab_size=262)
-    small = TransformerConfig(
-        vocab_size=262, d_model=8, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=8, max_len=64
-    )
-    save_folder(tmp_path / "stranger", Transformer(small, key=jax.random.key(0)), stranger, {})
-    # As many tokens, of which each means something else.
-    same_size = data.train_tokenizer("another text altogether " * 9, vocab_size=270)
-    like = dataclasses.replace(small, vocab_size=270)
-    save_folder(tmp_path / "foreign", Transformer(like, key=jax.random.key(0)), same_size, {})
-    places |= {name: tmp_path / name for name in ("empty", "damaged", "stranger", "foreign")}
-    arguments = [part.format(**places) for part in command.split()]
-    assert main(arguments) == 2
+@pytest.fixture(scope="module")
+def folders(runs, text, tmp_path_factory):
+    """What the mistakes name: good folders, empty and damaged ones, and models with other tokenizers."""
+    folder = tmp_path_factory.mktemp("folders")
+    (folder / "empty").mkdir()
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "card.json").write_text("{")
+    # The second has as many tokens as the primary's tokenizer, but other ones.
+    for name, vocab_size in (("stranger", 262), ("foreign", 270)):
+        tokenizer = data.train_tokenizer("another text altogether " * 9, vocab_size)
+        config = TransformerConfig(vocab_size, 8, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=8, max_len=64)
+        save_folder(folder / name, Transformer(config, key=jax.random.key(0)), tokenizer, {})
+    names = ("new", "empty", "damaged", "stranger", "foreign")
+    return {"runs": runs, "text": text, "long": 10**30, **{name: folder / name for name in names}}
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[ascii(command) for command, _ in MISTAKES])
+def test_a_mistake_gets_one_line(command, message, folders, capsys):
+    assert main([part.format(**folders) for part in command.split()]) == 2
     error = capsys.readouterr().err
     assert error.startswith("tandem-edu: expected ")
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 
-def test_what_is_continued_keeps_its_primary(runs, text, tmp_path):
-    command = f"train distilled --out {tmp_path}/on --text {text} --start {runs}/distilled"
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("", "--help"),
+        ("dance", "--help"),
+        ("train", "--help"),
+        ("generate x --tokens many", "invalid int value: 'many'"),
+        ("train distilled --out x --block-lens 2", "unrecognized arguments: --block-lens"),
+        ("train primary --out x --kind tandem", "unrecognized arguments: --kind"),
+        ("train tandem-ce --out x --threshold 0.5", "unrecognized arguments: --threshold"),
+        ("train tandem-ce --out x --set layer_map", "expected NAME=VALUE, got 'layer_map'"),
+        ("train distilled --out x --loss kl", "expected NAME=VALUE, got 'kl'"),
+        ("train distilled --out x --loss kl=much", "invalid weight value: 'kl=much'"),
+        ("train router --out x", "required: --drafter"),
+        ("train router --out x --drafter y --learning-rate 1", "unrecognized arguments: --learning-rate"),
+    ],
+)
+def test_a_flag_that_the_command_lacks_gets_one_line(command, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and "--help" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["primary", "distilled"])
+def test_a_continued_model_keeps_its_tokenizer_and_its_primary(name, runs, text, tmp_path):
+    command = f"train {name} --out {tmp_path}/on --text {text} --start {runs}/{name}"
     assert main([*command.split(), *RUN]) == 0
-    assert load_folder(tmp_path / "on").primary.config.n_layers == 2
+    before, after = (load_folder(folder) for folder in (runs / name, tmp_path / "on"))
+    assert before.tokenizer.to_str() == after.tokenizer.to_str()
+    assert eqx.tree_equal(before.primary, after.primary)
 
 
-def test_a_borrowed_vocabulary_is_not_saved_without_its_owner(runs, tmp_path):
+def test_a_shared_embedding_is_not_saved_without_its_primary(runs, tmp_path):
     saved = load_folder(runs / "distilled")
-    with pytest.raises(BadInput, match="the primary whose vocabulary the model borrows, got None"):
+    with pytest.raises(BadInput, match="the primary whose embedding the model shares, got None"):
         save_folder(tmp_path / "alone", saved.model, saved.tokenizer, {})
     assert not (tmp_path / "alone").exists()
 
 
-def test_what_is_continued_keeps_its_tokenizer(runs, text, tmp_path):
-    command = f"train primary --out {tmp_path}/on --text {text} --start {runs}/primary"
-    assert main([*command.split(), *RUN]) == 0
-    tokenizers = [(folder / "tokenizer.json").read_text() for folder in (runs / "primary", tmp_path / "on")]
-    assert tokenizers[0] == tokenizers[1]
-
-
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "resumes"),
     [
-        ("demo", True),
-        ("reproduce", True),
-        ("bench", False),
+        ("generate x --prompt y", False),
         ("train primary --out x --text y", True),
-        ("train router --out x --text y", False),
+        ("train router --out x --drafter y", False),
     ],
 )
-def test_who_stops_a_training_is_told_how_to_go_on(command, told, monkeypatch, capsys):
-    def stopped(_):
-        raise KeyboardInterrupt
+def test_who_stops_a_training_is_shown_how_to_resume(command, resumes, monkeypatch, capsys):
+    def stopped(_, __, options):
+        vars(options).update(vars(parsed) | {"run": lambda _: signal.raise_signal(signal.SIGINT)})
 
-    options = _parser().parse_args(command.split())
-    options.run = stopped
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda *_: options)
+    parsed = parser().parse_args(command.split())
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stopped)
     assert main([]) == 130
-    assert ("last checkpoint" in capsys.readouterr().err) == told
+    assert ("last checkpoint" in capsys.readouterr().err) == resumes
 
 
-def test_the_help_names_every_stage(capsys):
-    with pytest.raises(SystemExit):
-        main(["reproduce", "--help"])
-    told = "".join(capsys.readouterr().out.split())
-    assert not [stage for stage in STAGES if stage not in told]
+PROCESS = """
+import atexit, os, signal, sys
+atexit.register(os.abort)  # as jaxlib's exit handlers when it was compiling
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "{module}":
+            signal.raise_signal(signal.SIGINT)
+            raise ImportError("as an extension says that was interrupted")
+sys.meta_path.insert(0, Interrupted())
+from tandem_edu.cli import main
+sys.exit(main())
+"""
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["train"], ["generate", "x", "--tokens", "many"]])
-def test_a_command_that_is_none(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "--help" in error
+@pytest.mark.parametrize("module", ["argparse", "jax", "tandem_edu.zoo"])
+def test_ctrl_c_is_answered_whatever_is_imported_or_compiled(module, runs):
+    command = ["generate", str(runs / "primary"), "--prompt", "the"]
+    code = PROCESS.format(module=module)
+    run = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "tandem-edu: stopped\n")
+
+
+def test_the_package_imports_its_names_when_they_are_used():
+    static = ast.parse(Path(tandem_edu.__file__).read_text("utf-8"))
+    imports = [node for node in ast.walk(static) if isinstance(node, ast.ImportFrom)]
+    names = {f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    lazy = {f"tandem_edu.{module}.{name}" for name, module in tandem_edu._MODULE_OF.items()}
+    assert names == lazy | {"importlib.import_module"}
+    assert all(hasattr(tandem_edu, name) for name in dir(tandem_edu))
+    code = "import sys, tandem_edu.cli; print('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).stdout.strip() == b"False"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_console_that_lacks_characters_shows_a_replacement(encoding, runs):
+    environment = os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": encoding}
+    text = ["generate", str(runs / "primary"), "--tokens", "1", "--prompt", "γ 日 🙂"]
+    for arguments in (["speculate", "--help"], ["train", "router", "--help"], text):
+        command = [sys.executable, "-m", "tandem_edu.cli", *arguments]
+        run = subprocess.run(command, capture_output=True, env=environment)
+        assert (run.returncode, run.stderr) == (0, b"")
+        assert b"?" in run.stdout
+
+
+def test_an_id_without_a_token_is_shown_as_its_number_by_whatever_shows_text():
+    """As a model writes whose vocabulary is padded to a round number."""
+    tokenizer = data.train_tokenizer("", vocab_size=257)
+    config = TransformerConfig(400, d_model=8, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=8, max_len=64)
+    model = Transformer(config, key=jax.random.key(0))
+    settings = {"sampling": Sampling(1.0), "key": jax.random.key(0)}
+    out = speculate(model, model, [300, 66], 24, **settings)
+    padded = [token for token in out.tokens.tolist() if token >= 257]
+    assert padded
+    cycles = len(records_of_one_text(out.trace))
+    for shown in (
+        show.terminal_view(tokenizer, [300, 66], out, colour=False),
+        show.terminal_view(tokenizer, [300, 66], out),
+        show.token_view(tokenizer, [300, 66], out),
+        "".join(cycle_view(tokenizer, [300, 66], out, cycle) for cycle in range(cycles)),
+    ):
+        assert all(f"[{token}]" in shown for token in [300, *padded])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "{runs}/primary", "--prompt", "the"]])
+def test_an_output_that_cannot_be_written_gets_one_line(arguments, runs):
+    command = [sys.executable, "-m", "tandem_edu.cli", *(part.format(runs=runs) for part in arguments)]
+    reader, closed_pipe = os.pipe()
+    os.close(reader)
+    for output, reason in ((closed_pipe, "Broken pipe"), (os.open("/dev/full", os.O_WRONLY), "No space")):
+        # Unbuffered, argparse itself ignores an output that is closed.
+        environment = os.environ | {"PYTHONUNBUFFERED": ""}
+        run = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment)
+        os.close(output)
+        assert run.returncode == 2
+        assert f"expected to write to standard output, got {reason}" in run.stderr
+        assert run.stderr.count("\n") == 1
 
 
 def test_the_command_is_installed_and_helps():
     run = subprocess.run([sys.executable, "-m", "tandem_edu.cli", "--help"], capture_output=True, text=True)
     assert run.returncode == 0
-    for command in ("demo", "train", "generate", "speculate", "bench", "reproduce"):
+    for command in ("train", "generate", "speculate"):
         assert command in run.stdout
-
-
-@pytest.mark.slow
-def test_the_quick_demo(tmp_path):
-    """The whole of it, as CI runs it, in a process of its own."""
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "tandem_edu.cli",
-        "demo",
-        "--quick",
-        "--out",
-        str(tmp_path),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert "tokens per primary call" in run.stdout
-    report = (tmp_path / "report.html").read_text()
-    assert report.count("<img alt=") == 5
-    assert "is the same, token for token, in every run" in report
-    assert "<script" not in report

@@ -11,6 +11,7 @@ import pytest
 
 HERE = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(HERE.glob("[0-9]*.py"))
+assert SOURCES
 
 sys.path.insert(0, str(HERE))  # the scripts that make them stand beside them
 import build  # noqa: E402
@@ -23,11 +24,7 @@ FULL = bool(os.environ.get("TANDEM_EDU_FULL"))
 every_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
-def test_there_are_notebooks():
-    assert SOURCES
-
-
-def test_a_name_that_is_none_is_refused():
+def test_an_unknown_name_is_refused():
     with pytest.raises(SystemExit, match=r"names among 00_quickstart, .*, got 00_quickstart.py"):
         build.main(["00_quickstart.py"])
 
@@ -64,11 +61,11 @@ def test_a_new_address_reaches_the_notebook_and_leaves_its_results(tmp_path):
 
 @every_notebook
 def test_it_has_what_each_notebook_has(source):
-    """Time, goals, summary, three questions with folded answers, the way on."""
+    """Time, goals, summary, three questions with folded answers, what comes next."""
     text = source.read_text("utf-8")
     time = re.search(r"^# \*\*Time:\*\* ((?:# )?[^#]*(?:\n# [^#]*)?)\n#\n", text, re.MULTILINE)
-    told = " ".join(time[1].replace("\n# ", " ").split()) if time else ""
-    assert "CPU" in told and "Colab GPU" in told and "estimate" in told
+    times = time[1].replace("\n# ", " ") if time else ""
+    assert "CPU" in times and "Colab GPU" in times and "estimate" in times
     goals = re.search(r"^# \*\*At the end you can\*\*\n((?:# .*\n)+)", text, re.MULTILINE)
     assert goals and goals[1].count("# * ") >= 3
     assert text.count("\n# ## What you have seen\n") == text.count("\n# ## Questions\n") == 1
@@ -101,11 +98,10 @@ def test_the_committed_notebook_shows_its_results(source):
     assert not build.complaints(notebook)
     assert not [output for output in outputs if build.is_passing(output)]
     assert not [output for output in outputs if "\r" in output.get("text", "")]  # a progress bar
-    assert sum("data:image/png" in json.dumps(output) for output in outputs) >= 2
+    assert sum("data:image/png" in json.dumps(output) for output in outputs) >= 1
     assert "widgets" not in notebook.metadata
     text = path.read_text("utf-8")
-    assert str(HERE.parent) not in text
-    assert str(Path.home()) not in text
+    assert str(HERE.parent) not in text and str(Path.home()) not in text
     assert not re.search(r"/(home|root|work|tmp|Users|usr)/\w", text)  # of whoever built it
 
 
@@ -140,7 +136,4 @@ def test_it_runs(source, monkeypatch):
         monkeypatch.setenv("TANDEM_EDU_FAST", "1")
     notebook = build.run(build.from_source(source))
     assert not build.complaints(notebook)
-    panels = [
-        output for cell in notebook.cells for output in cell.get("outputs", []) if build.is_panel(output)
-    ]
-    assert panels
+    assert any(build.is_panel(output) for cell in notebook.cells for output in cell.get("outputs", []))

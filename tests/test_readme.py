@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tandem_edu.cli import _parser
-from tandem_edu.reproduce.readme import BEGIN, END, headline
+from studies.page import BEGIN, END, headline
+from tandem_edu.cli.parser import parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -28,9 +28,9 @@ def test_its_pictures_and_pages_are_there():
 
 def test_its_commands_are_commands():
     commands = re.findall(r"^\.venv/bin/tandem-edu (.*)$", README, re.MULTILINE)
-    assert len(commands) == 9
+    assert len(commands) == 6
     for command in commands:
-        _parser().parse_args(re.sub(r'"[^"]*"', "text", command).split())
+        parser().parse_args(re.sub(r'"[^"]*"', "text", command).split())
 
 
 def test_its_make_targets_exist():
@@ -39,7 +39,13 @@ def test_its_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_its_results_are_those_in_the_results():
-    """Where it has a table of results, `tandem-edu reproduce` made it from what is in results/."""
-    if BEGIN in README:
-        assert f"{BEGIN}\n{headline(ROOT / 'results')}{END}" in README
+def test_its_figures_are_those_of_the_results():
+    """`python -m studies` has written them from the tables in results/."""
+    assert f"{BEGIN}\n{headline(ROOT / 'results')}{END}" in README
+
+
+def test_its_first_screen_is_short_and_counts_the_lines_of_nano():
+    first = README[: README.index("## The course")]
+    assert "make demo" in first and "make test" in first and first.count("\n") <= 30
+    lines = len((ROOT / "tandem_edu" / "nano.py").read_text("utf-8").splitlines())
+    assert f"[the whole idea in {lines} lines](tandem_edu/nano.py)" in README

@@ -2,120 +2,122 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import json
 from pathlib import Path
+from typing import Any
 
+from tandem_edu.cli.decoding import random_key
 from tandem_edu.errors import BadInput, require
 
-_KINDS = {
-    "tandem": "fused",
-    "eagle": "top",
-    "eagle-fused": "fused",
-    "glide": "last",
-    "early-exit": None,
+_TEXTS = {
+    "primary": "a large model, by cross-entropy",
+    "secondary": "a small model, by cross-entropy",
+    "distilled": "a small model, distilled from the primary",
+    "tandem-ce": "a drafter that reads the primary, by cross-entropy",
+    "tandem-distil": "a drafter that reads the primary, distilled from it",
 }
-_RECIPE = ("steps", "batch_size", "seq_len", "learning_rate", "block_lens", "seed", "remat")
-# None given means these: so one that is given in vain is noticed.
 _SIZES = {"layers": 4, "width": 192, "heads": 6, "context": 512, "vocab_size": 1024}
-_ROUTER = {"temperature": 0.0, "threshold": 0.8, "prompts": 160}
-_NEW = (*_SIZES, "kv_heads", "ff", "own_vocabulary")
-_READING = ("kind", "exit_layer", "layer_map", "own_history")
-_IDLE = {
-    "tandem": ("exit_layer",),
-    "eagle": ("exit_layer", "own_history"),
-    "eagle-fused": ("exit_layer", "own_history"),
-    "glide": ("exit_layer", "own_history"),
-    "early-exit": ("layer_map", "own_history", "start", *_NEW),
-}
-"""What means nothing to a kind."""
+_NEW_MODEL = {*_SIZES, "kv_heads", "ff", "own_vocabulary"}
+_RECIPE = {"steps", "batch_size", "seq_len", "learning_rate", "block_lens", "seed"}
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
-    """The flags of `train`."""
+    """One command for each recipe, and one for the router."""
     from tandem_edu.train.recipes import RECIPES
 
-    command.set_defaults(run=_train, resumes=True)
-    add = command.add_argument
-    add("recipe", choices=[*RECIPES, "router"], help="what to train, and how")
-    add("--text", default="pydocs", help="pydocs, pysource, stdlib, shakespeare, or a text file or folder")
-    add("--out", required=True, metavar="FOLDER", help="where the model goes, its checkpoint too")
-    add("--primary", metavar="FOLDER", help="the trained primary, for all recipes but primary and secondary")
+    recipes = command.add_subparsers(dest="recipe", required=True, metavar="RECIPE")
+    add_recipe = lambda name, text, **settings: recipes.add_parser(
+        name, help=text, description=f"Train {text}.", **settings
+    )
+    for name, (_, _, block_lens) in RECIPES.items():
+        # What is not given is absent, so that a flag without effect is noticed.
+        recipe = add_recipe(name, _TEXTS[name], argument_default=argparse.SUPPRESS)
+        recipe.set_defaults(run=_train_model, resumes=True)
+        _add_model(recipe.add_argument)
+        if block_lens:
+            _add_reader(recipe.add_argument)
+    router = add_recipe("router", "a router that ends blocks early, from a drafter's own drafts")
+    router.set_defaults(run=_train_router)
+    _add_router(router.add_argument)
+
+
+def _add_model(add) -> None:
+    _add_common(add)
     add("--start", metavar="FOLDER", help="begin with the weights of this model")
-    add("--own-vocabulary", action="store_true", help="do not borrow the primary's embedding and head")
-    add(
-        "--kind",
-        choices=_KINDS,
-        help="what a recipe of a tandem trains, if not that: another drafter that reads the primary",
-    )
-    add("--exit-layer", type=int, metavar="N", help="layers of an early-exit, if not half of the primary's")
-    add(
-        "--layer-map",
-        help="what of the primary is read: last, uniform, middle or fused by a tandem (fused if not given), "
-        "last or uniform by a cross-attending (last), top or fused by an eagle",
-    )
-    add("--own-history", action="store_true", help="a tandem that also keeps its own past")
+    add("--own-vocabulary", action="store_true", help="do not share the primary's embedding and output layer")
     for name, usual in _SIZES.items():
         add(_flag(name), type=int, metavar="N", help=f"of a new model, if not {usual}")
     add("--kv-heads", type=int, metavar="N", help="key/value heads, if fewer than heads")
     add("--ff", type=int, metavar="N", help="inner width, if not four times the width")
-    add(
-        "--block-lens",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="γ, drawn from these for each step; γ_max of a router",
-    )
     for name in ("steps", "batch-size", "seq-len", "seed"):
         add(f"--{name}", type=int, metavar="N", help="if not the recipe's")
-    add("--remat", action="store_true", help="less memory, more time")
     add("--learning-rate", type=float, metavar="X", help="if not the recipe's")
-    losses = "weights of ce, kl, reverse_kl, tv, nla from first to last step, if not the recipe's"
-    add("--loss", nargs="+", metavar="NAME=WEIGHT", help=losses)
-    router = command.add_argument_group("only with router")
-    router.add_argument("--drafter", metavar="FOLDER", help="whose drafts it learns from")
-    router.add_argument(
-        "--temperature", type=float, metavar="X", help="at which the pair decodes, if not at 0"
-    )
-    router.add_argument(
-        "--threshold", type=float, metavar="X", help="τ, if none is given later; 0.8 if not given"
-    )
-    router.add_argument("--prompts", type=int, metavar="N", help="texts to learn from, if not 160")
+    losses = "weights of ce, kl, reverse_kl, tv, nla in all steps, if not the recipe's"
+    add("--loss", nargs="+", type=weight, metavar="NAME=WEIGHT", help=losses)
 
 
-def _train(options: argparse.Namespace) -> None:
-    _check_flags(options)
-    for name, usual in (_SIZES | _ROUTER).items():
-        if getattr(options, name) is None:
-            setattr(options, name, usual)
-    if options.recipe == "router":
-        _train_router(options)
-    else:
-        _train_model(options)
+def _add_reader(add) -> None:
+    from tandem_edu.drafters import readers
+
+    add("--kind", choices=readers(), help="of the drafter, if not tandem")
+    settings = "settings of this kind, such as layer_map=fused own_history=true (values as in JSON)"
+    add("--set", nargs="+", type=_pair, metavar="NAME=VALUE", help=settings)
+    add("--block-lens", type=int, nargs="+", metavar="N", help="γ, one of these for each step, if not 2")
+
+
+def _add_router(add) -> None:
+    _add_common(add)
+    add("--drafter", required=True, metavar="FOLDER", help="the drafter whose drafts it learns from")
+    add("--block-len", type=int, default=8, metavar="N", help="γ_max, if not 8")
+    add("--temperature", type=float, default=0.0, metavar="X", help="of the pair, if not 0")
+    add("--threshold", type=float, default=0.8, metavar="X", help="τ when none is given later, if not 0.8")
+    add("--prompts", type=int, default=160, metavar="N", help="texts to learn from, if not 160")
+    add("--steps", type=int, default=1000, metavar="N", help="of the training, if not 1000")
+    add("--seed", type=int, default=0, metavar="N", help="if not 0")
+
+
+def _add_common(add) -> None:
+    texts = "a text file or folder, or pysource, stdlib, shakespeare, if not pydocs"
+    add("--text", default="pydocs", help=texts)
+    add("--out", required=True, metavar="FOLDER", help="for what is trained")
+    add("--primary", default=None, metavar="FOLDER", help="the trained primary, if there is one")
 
 
 def _train_model(options: argparse.Namespace) -> None:
     from tandem_edu import data
-    from tandem_edu.train import recipe, train
+    from tandem_edu.drafters import readers
+    from tandem_edu.train import Objective, recipe, train
     from tandem_edu.zoo import load_folder, load_primary, save_folder
 
-    given = {name: getattr(options, name) for name in _RECIPE}
-    changes = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
-    if options.loss:
-        changes["objectives"] = ((1.0, _objective(options.loss)),)
+    given = vars(options)
+    if "kind" in given and not readers()[options.kind].needs_secondary:
+        _refuse(given, {"start"} | _NEW_MODEL, f"--kind {options.kind}")
+    if "start" in given:
+        _refuse(given, _NEW_MODEL, "--start")
+    if options.primary:
+        _refuse(given, {"vocab_size"}, "--primary")
+    changes: dict[str, Any] = {name: given[name] for name in given.keys() & _RECIPE}
+    if "loss" in given:
+        weights = dict(options.loss)
+        known = [field.name for field in dataclasses.fields(Objective)]
+        names, fix = ", ".join(weights), "for example --loss ce=0.1 kl=0.9"
+        require(weights.keys() <= set(known), f"losses among {', '.join(known)}", names, fix)
+        changes["objectives"] = ((1.0, Objective(**{**dict.fromkeys(known, 0.0), **weights})),)
     settings = recipe(options.recipe, **changes)
-    start = load_folder(options.start, options.primary) if options.start else None
+    start = load_folder(options.start, options.primary) if "start" in given else None
     if start and start.primary and not options.primary:
         options.primary = Path(options.start, start.card["primary"])
-    _check_folders(options)
-    primary = load_primary(options.primary) if options.primary else None
+    same = options.primary and Path(options.out).resolve() == Path(options.primary).resolve()
+    require(not same, "another folder for --out than --primary", options.out, "choose a new one")
+    primary, tokenizer = load_primary(options.primary) if options.primary else (None, None)
     corpus = data.load_text(options.text)
     train_text, valid_text = corpus.train_valid()
-    known = primary or start
-    tokenizer = known.tokenizer if known else data.train_tokenizer(train_text, options.vocab_size)
+    if tokenizer is None:
+        size = given.get("vocab_size", _SIZES["vocab_size"])
+        tokenizer = start.tokenizer if start else data.train_tokenizer(train_text, size)
+    model = _untrained(given, settings, primary, start and start.model, tokenizer.get_vocab_size())
     tokens, valid = data.encode(tokenizer, train_text), data.encode(tokenizer, valid_text)
-    model = _new_model(options, settings, primary, start, tokenizer.get_vocab_size())
-    lender = primary.model if primary else None
-    result = train(model, settings, tokens, valid, primary=lender, folder=Path(options.out, "checkpoint"))
+    result = train(model, settings, tokens, valid, primary=primary, folder=Path(options.out, "checkpoint"))
     card = {
         "recipe": settings.to_dict(),
         "data": {"name": corpus.name, "sha256": corpus.digest},
@@ -126,111 +128,76 @@ def _train_model(options: argparse.Namespace) -> None:
     print(f"{options.out}: {figures}")
 
 
+def _untrained(given: dict[str, Any], settings, primary, start, vocab_size: int):
+    """The model before its training."""
+    import jax
+
+    from tandem_edu.drafters import PrimaryReader, build_reader, readers
+
+    model_key, reader_key = jax.random.split(jax.random.key(settings.seed))
+    if not settings.block_lens:
+        return start or _new_transformer(given, primary, vocab_size, model_key)
+    if isinstance(start, PrimaryReader):
+        _refuse(given, {"kind", "set"}, f"--start with a {start.kind}")
+        return start
+    kind, secondary = given.get("kind", "tandem"), None
+    if primary is None:
+        raise BadInput(f"a primary for a {kind}", "none", "pass --primary FOLDER")
+    if readers()[kind].needs_secondary:
+        secondary = start or _new_transformer(given, primary, vocab_size, model_key)
+    return build_reader(kind, secondary, primary.config, dict(given.get("set", [])), reader_key)
+
+
+def _new_transformer(given: dict[str, Any], primary, vocab_size: int, key):
+    """A small model; beside a primary it shares the primary's embedding and output layer."""
+    from tandem_edu.model import Transformer, TransformerConfig
+
+    shared = None if "own_vocabulary" in given else primary
+    size = _SIZES | given
+    config = TransformerConfig(
+        vocab_size=vocab_size,
+        d_model=size["width"],
+        n_layers=size["layers"],
+        n_heads=size["heads"],
+        n_kv_heads=size.get("kv_heads", size["heads"]),
+        d_ff=size.get("ff", 4 * size["width"]),
+        max_len=size["context"],
+        shared_vocab=shared is not None,
+        d_embed=shared.config.embed_dim if shared else None,
+        tie_embeddings=shared.config.tie_embeddings if shared else True,
+    )
+    return Transformer(config, key=key, embedding=shared.embedding if shared else None)
+
+
+def _refuse(given: dict[str, Any], names: set[str], user: str) -> None:
+    """Raise `BadInput` if one of these flags is given, which would have no effect."""
+    unused = ", ".join(_flag(name) for name in given if name in names)
+    require(not unused, f"flags that {user} uses", unused, "leave it out")
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _check_flags(options: argparse.Namespace) -> None:
-    """Raise `BadInput` for a flag that would be passed over."""
-    from tandem_edu.train import recipe
-
-    name = f"train {options.recipe}"
-    if options.recipe == "router":
-        idle = ("start", "loss", "batch_size", "seq_len", "learning_rate", "remat")
-        _refuse(options, (*idle, *_NEW, *_READING), name)
-        return
-    _refuse(options, ("drafter", *_ROUTER), name)
-    if recipe(options.recipe).block_lens:
-        _refuse(options, _IDLE[options.kind or "tandem"], f"--kind {options.kind or 'tandem'}")
-    else:
-        _refuse(options, ("block_lens", *_READING), name, "use tandem-ce or tandem-distil")
-    if options.start:
-        _refuse(options, _NEW, "--start")
-    if options.primary:
-        _refuse(options, ("vocab_size",), "--primary")
+def _pair(text: str) -> tuple[str, Any]:
+    """The name and the value of NAME=VALUE; a value that is not JSON is a string."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
-def _refuse(options: argparse.Namespace, names: Sequence[str], by: str, fix: str = "leave it out") -> None:
-    """Raise `BadInput` if one of the flags is given, which `by` has no use for."""
-    given = {_flag(name): getattr(options, name) for name in names}
-    idle = ", ".join(flag for flag, value in given.items() if value is not None and value is not False)
-    require(not idle, f"flags that {by} has a use for", idle, fix)
-
-
-def _check_folders(options: argparse.Namespace) -> None:
-    """The model must not be written over its own primary."""
-    same = options.primary and Path(options.out).resolve() == Path(options.primary).resolve()
-    require(not same, "another folder for --out than --primary", options.out, "choose a new one")
-
-
-def _objective(weights: list[str]):
-    """`["ce=0.1", "kl=0.9"]` as an objective; what is not named weighs nothing."""
-    from tandem_edu.train import Objective
-
-    known = [field.name for field in dataclasses.fields(Objective)]
-    given = dict.fromkeys(known, 0.0)
-    for part in weights:
-        name, _, weight = part.partition("=")
-        expected = f"--loss NAME=WEIGHT with a name among {', '.join(known)}"
-        require(name in known, expected, repr(part), "for example --loss ce=0.1 kl=0.9")
-        try:
-            given[name] = float(weight)
-        except ValueError:
-            raise BadInput(f"a number as weight of {name}", repr(part), f"for example {name}=0.5") from None
-    return Objective(**given)
-
-
-def _new_model(options: argparse.Namespace, settings, primary, saved, vocab_size: int):
-    """What the recipe trains, before training."""
-    import jax
-
-    from tandem_edu.model import PrimaryReader, Transformer, TransformerConfig
-
-    model_key, attached_key = jax.random.split(jax.random.key(settings.seed))
-    lender = None if primary is None or options.own_vocabulary else primary.model
-    config = TransformerConfig(
-        vocab_size=vocab_size,
-        d_model=options.width,
-        n_layers=options.layers,
-        n_heads=options.heads,
-        n_kv_heads=options.heads if options.kv_heads is None else options.kv_heads,
-        d_ff=4 * options.width if options.ff is None else options.ff,
-        max_len=options.context,
-        shared_vocab=lender is not None,
-        d_embed=lender.config.embed_dim if lender else None,
-        tie_embeddings=lender.config.tie_embeddings if lender else True,
-    )
-    model = Transformer(config, key=model_key, vocabulary=lender.vocabulary if lender else None)
-    start = saved.model if saved else model
-    if not settings.block_lens:
-        return start
-    if isinstance(start, PrimaryReader):
-        _refuse(options, _READING, f"--start with a {type(start).__name__}")
-        return start
-    if primary is None:
-        raise BadInput(f"a primary for a {options.kind or 'tandem'}", "none", "pass --primary FOLDER")
-    return _attached(options, settings, start, primary.model.config, attached_key)
-
-
-def _attached(options: argparse.Namespace, settings, secondary, primary_config, key):
-    """The model of `--kind`, before training."""
-    from tandem_edu.model import Eagle, EarlyExit, Glide, Tandem
-
-    kind = options.kind or "tandem"
-    if kind == "early-exit":
-        half = max(1, primary_config.n_layers // 2)
-        return EarlyExit(primary_config, half if options.exit_layer is None else options.exit_layer, key=key)
-    layer_map = options.layer_map or _KINDS[kind]
-    if kind == "glide":
-        return Glide(secondary, primary_config, layer_map, key=key)
-    if kind == "tandem":
-        return Tandem(secondary, primary_config, layer_map, options.own_history, key=key)
-    return Eagle(secondary, primary_config, layer_map, max(4, *settings.block_lens), key=key)
+def weight(text: str) -> tuple[str, float]:
+    """The name and the number of NAME=WEIGHT; argparse reports other text as an "invalid weight"."""
+    name, number = _pair(text)
+    return name, float(number)
 
 
 def _train_router(options: argparse.Namespace) -> None:
-    """Decode prompts from the training text with the pair, learn from its drafts, say how well."""
-    import jax
+    """Decode prompts from the training text with the pair, learn from its drafts, print the calibration."""
     import jax.numpy as jnp
     import numpy as np
 
@@ -239,33 +206,28 @@ def _train_router(options: argparse.Namespace) -> None:
     from tandem_edu.train import train_router
     from tandem_edu.zoo import load_folder, save_router
 
-    require(
-        options.drafter is not None, "a drafter whose drafts to learn from", None, "pass --drafter FOLDER"
-    )
-    lens = options.block_lens or [8]
-    require(len(lens) == 1, "one γ_max for a router", lens, "pass --block-lens 8")
+    key = random_key(options.seed)
     saved = load_folder(options.drafter, options.primary)
     if saved.primary is None:
         raise BadInput("a drafter with its primary", f"{options.drafter} alone", "pass --primary FOLDER")
     train_text, _ = data.load_text(options.text).train_valid()
-    seed = options.seed or 0
     context = saved.primary.config.max_len
     length = min(32, context // 4)
-    prompts = data.prompts(train_text, saved.tokenizer, length, options.prompts, seed)
+    prompts = data.prompts(train_text, saved.tokenizer, length, options.prompts, options.seed)
     router, held_out = train_router(
         saved.primary,
         saved.model,
         prompts,
-        lens[0],
+        options.block_len,
         max_new_tokens=min(64, context - length),
         sampling=Sampling(options.temperature),
         threshold=options.threshold,
-        key=jax.random.key(seed),
-        **{} if options.steps is None else {"steps": options.steps},
+        key=key,
+        steps=options.steps,
     )
     path = Path(options.out, "router.safetensors")
     save_router(router, path)
     confidence = np.asarray(router.confidence(jnp.asarray(held_out.features)))
-    found = measure.calibration(confidence, held_out.kept)
-    share = held_out.kept.mean()
-    print(f"{path}: of {len(held_out.kept)} held-out drafts {share:.1%} accepted, ECE {found.error:.3f}")
+    error = measure.calibration(confidence, held_out.accepted).error
+    accepted = f"{held_out.accepted.mean():.1%} of {len(held_out.accepted)} held-out drafts accepted"
+    print(f"{path}: {accepted}, calibration error (ECE) {error:.3f}")

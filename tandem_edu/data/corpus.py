@@ -1,23 +1,20 @@
-r"""Text that remembers its documents, and where to get it.
+r"""A text that knows its documents, and where to get one.
 
-A corpus is a string, so everything that takes text takes a corpus. It also keeps the documents it
-was joined from, because text is split into a training and a validation part *by document*: a cut
-at 90 % of the characters would put one half of a chapter on each side, and what the model then
-repeats from the first half would be counted as what it understood of the second.
+Text is split into a training and a validation part *by document*. A cut at 90 % of the characters would
+put half of a chapter in each part, and the model would be scored on what it memorised.
 
 `load_text("pydocs")`, `"pysource"`, `"stdlib"`   from this machine's Python, see `tandem_edu.data.stdlib`
 `load_text("shakespeare")`            1.1 MB, downloaded once and checked against its SHA-256
-`load_text("my/notes.txt")`           a file of your own, cut into documents at blank lines
-`load_text("my/folder")`              a folder of your own, each file a document
+`load_text("my/notes.txt")`           your own file, cut into documents at blank lines
+`load_text("my/folder")`              your own folder, each file a document
 """
 
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import pooch
 
 from tandem_edu.data.files import fetched, read_utf8
 from tandem_edu.data.stdlib import pydocs, pysource, stdlib
@@ -27,21 +24,19 @@ CORPORA = ("pydocs", "pysource", "stdlib", "shakespeare")
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SUFFIXES = (".txt", ".md", ".rst", ".py")
-PIECE = 2_000  # characters: the shortest piece a long text is cut into, and the shortest text
-LONGEST_PIECE = 10 * PIECE  # a longer one is cut again, at lines, words or anywhere
-# In the order of preference: paragraphs, lines, words, anything.
-_BREAKS = (r"\n\s*\n", r"\n", r"\s", r"(?s).{1,100}")
+PIECE = 2_000  # characters: a shorter text is one document, a longer one is cut into pieces of this size
+LONGEST_PIECE = 10 * PIECE
+_BREAKS = (r"\n\s*\n", r"\n", r"\s", r"(?s).{1,100}")  # paragraphs, else lines, words, anything
 
 
 class Corpus(str):
-    r"""An immutable string that remembers its documents: text = documents joined by blank lines.
+    r"""A string that knows its documents: text = documents joined by blank lines.
 
     Arguments: `documents`, texts of which none is blank; `name`, shown in reports; `titles`, one a
-    document, by which `train_valid` then splits instead of by the texts themselves, so that a new
-    edition of a document stays where the old one was. The attribute `digest` is the SHA-256 (hex) of
-    the documents: equal digests, equal documents.
-    Raises `BadInput` if there is no document, if one is blank or cannot be written as UTF-8, or if
-    there are more or fewer titles than documents.
+    document. With titles, `train_valid` splits by title, so a new edition of a document stays in the
+    same part. The attribute `digest` is the SHA-256 (hex) of the documents. Raises `BadInput` if there
+    is no document, if one is blank or cannot be written as UTF-8, or if the numbers of titles and
+    documents differ.
 
     >>> corpus = Corpus(["One two.", "Three."], name="numbers")
     >>> corpus
@@ -60,25 +55,27 @@ class Corpus(str):
     ) -> "Corpus":
         documents = documents_of(documents)
         require(bool(documents), "at least one document", "none", "pass a list of texts")
-        fix = "read the files as text and leave blank ones out"
-        require(all(isinstance(text, str) for text in documents), "strings", "others too", fix)
-        blank = [index for index, text in enumerate(documents) if not text.strip()]
-        require(not blank, "documents with some text", f"a blank one at {blank[:1]}", fix)
-        titles = documents if titles is None else tuple(titles)
-        got = f"{len(titles)} for {len(documents)} documents"
-        require(len(titles) == len(documents), "one title a document", got, "leave titles out")
+        digest = hashlib.sha256()
+        for index, text in enumerate(documents):
+            data = _utf8(text, index)
+            digest.update(b"%d:" % len(data) + data)  # the length makes the encoding unique
         corpus = super().__new__(cls, "\n\n".join(documents))
-        corpus.__dict__.update(name=name, documents=documents, titles=titles, digest=_digest(documents))
+        corpus.name, corpus.documents, corpus.digest = name, documents, digest.hexdigest()
+        corpus.titles = documents if titles is None else tuple(titles)
+        got = f"{len(corpus.titles)} for {len(documents)} documents"
+        require(len(corpus.titles) == len(documents), "one title a document", got, "leave titles out")
         return corpus
 
     def train_valid(self, valid_fraction: float = 0.1, seed: int = 0) -> tuple["Corpus", "Corpus"]:
         """Split by document into a training and a validation corpus.
 
-        A document's place is a number in [0, 1) hashed from `seed` and its text, or its title if the
-        corpus has titles; it is held out if that is below `valid_fraction`. So the split is the same
-        in every process, a document is never cut, copies of it stay together, and a document added
-        later moves no other. The fraction counts documents and holds on average; both sides get at
-        least one.
+        A hash of `seed` and a document's title (or text, without titles) gives a number in [0, 1). The
+        document is held out if that is below `valid_fraction`. So the split is the same in every
+        process, copies of a document stay together, and a document added later moves no other.
+
+        The fraction counts different documents and holds on average. Each part gets at least one. Below
+        a fraction of 1/2, no document is held out that would make the training part the shorter one, such
+        as a page repeated many times.
 
         Raises `BadInput` if the fraction is not inside (0, 1) or all documents are the same.
 
@@ -87,26 +84,21 @@ class Corpus(str):
         (81, 19)
         """
         require(0 < valid_fraction < 1, "valid_fraction inside (0, 1)", valid_fraction, "try 0.1")
-        places = {title: _place(seed, title) for title in self.titles}
+        sizes = Counter[str]()
+        for title, text in zip(self.titles, self.documents, strict=True):
+            sizes[title] += len(text) + len("\n\n")
         fix = "add text, or cut the text into documents"
-        require(len(places) > 1, "at least two different documents", len(places), fix)
-        count = sum(place < valid_fraction for place in places.values())
-        count = min(max(count, 1), len(places) - 1)
-        held_out = set(sorted(places, key=places.__getitem__)[:count])
-        named = list(zip(self.documents, self.titles, strict=True))
-        train = [(text, title) for text, title in named if title not in held_out]
-        valid = [(text, title) for text, title in named if title in held_out]
-        return _named(train, f"{self.name}/train"), _named(valid, f"{self.name}/valid")
+        require(len(sizes) > 1, "at least two different documents", len(sizes), fix)
+        held_out = _held_out(sizes, valid_fraction, seed)
+        return self._part("train", sizes.keys() - held_out), self._part("valid", held_out)
+
+    def _part(self, name: str, titles: set[str]) -> "Corpus":
+        kept = [index for index, title in enumerate(self.titles) if title in titles]
+        documents, titled = ([texts[index] for index in kept] for texts in (self.documents, self.titles))
+        return Corpus(documents, f"{self.name}/{name}", titled)
 
     def __repr__(self) -> str:
-        size = f"{len(self.documents):,} documents, {len(self):,} characters"
-        return f"Corpus({self.name!r}, {size})"
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a Corpus is immutable: cannot set {name!r}")
-
-    def __getnewargs__(self):
-        return self.documents, self.name, self.titles
+        return f"Corpus({self.name!r}, {len(self.documents):,} documents, {len(self):,} characters)"
 
 
 def load_text(
@@ -114,49 +106,65 @@ def load_text(
 ) -> Corpus:
     """Load a corpus by its name (one of `CORPORA`) or from a path.
 
-    A path is a UTF-8 file, cut into documents (see `cut`) unless it has less than 2,000 characters, or
-    a folder whose .txt, .md, .rst and .py files are the documents in the order of their paths; a folder
-    with one such file counts as that file.
-
-    `cache_dir` holds downloads and collected docstrings; the default is the user's own cache.
-    Raises `BadInput` for what cannot be found, read, decoded or downloaded.
+    A path is a UTF-8 file or a folder. A file of 2,000 characters or more is cut into documents at blank
+    lines. The documents of a folder are its .txt, .md, .rst and .py files in the order of their paths. A
+    folder with one such file counts as that file. `cache_dir` holds downloads; by default the user's cache
+    folder does. Raises `BadInput` for what cannot be found, read, decoded or downloaded.
     """
-    cache = Path(cache_dir) if cache_dir is not None else Path(pooch.os_cache("tandem_edu"))
     match name_or_path:
         case "pydocs":
-            return Corpus(pydocs(cache), "pydocs")
-        case "pysource":
-            return _named(((text, name) for name, text in pysource().items()), "pysource")
-        case "stdlib":
-            return _named(((text, name) for name, text in stdlib().items()), "stdlib")
+            return Corpus(pydocs(), "pydocs")
+        case "pysource" | "stdlib":
+            texts = pysource() if name_or_path == "pysource" else stdlib()
+            return Corpus(texts.values(), name_or_path, titles=texts)
         case "shakespeare":
-            plays = fetched(SHAKESPEARE_URL, SHAKESPEARE_SHA256, cache / "shakespeare.txt")
+            plays = fetched(SHAKESPEARE_URL, SHAKESPEARE_SHA256, "shakespeare.txt", cache_dir)
             return Corpus(cut(plays.decode("utf-8")), "shakespeare")
-    path = _existing(name_or_path)
-    return Corpus(_documents_at(path), path.name)
+    is_path = isinstance(name_or_path, str | os.PathLike) and bool(str(name_or_path))
+    known = f"one of {', '.join(CORPORA)}, or the path of a text file or folder"
+    require(is_path, known, repr(name_or_path), 'try load_text("pydocs")')
+    path = Path(os.path.expanduser(name_or_path))
+    got = f"{str(name_or_path)!r}, and there is nothing at {path.absolute()}"
+    require(path.exists(), known, got, "check the spelling and the folder you are in")
+    files = _text_files(path) if path.is_dir() else [path]
+    fix = "put your texts there, or pass the path of one file"
+    require(bool(files), f"{', '.join(SUFFIXES)} files in the folder {path}", "none", fix)
+    texts = [text for text in map(read_utf8, files) if text.strip()]
+    require(bool(texts), f"some text in {path}", "only blank space", "pass a text with content")
+    return Corpus(texts if len(texts) > 1 or len(texts[0]) < PIECE else cut(texts[0]), path.name)
 
 
-def cut(text: str, least: int = PIECE) -> list[str]:
-    r"""Cut one text into documents of at least `least` characters, at blank lines.
+def cut(text: str) -> list[str]:
+    r"""Cut one text into documents of at least 2,000 characters, at blank lines.
 
-    A text shorter than three pieces is cut into pieces of a third of it, and a piece longer than
-    half the text (or than 20,000 characters) is cut again at its lines, then at its words, then
-    anywhere: a text of 2,000 characters makes two pieces or more, none huge. Blank ones are left out.
+    A text shorter than three pieces is cut into thirds. A piece longer than half the text, or than
+    20,000 characters, is cut again: at its lines, else its words, else anywhere.
 
     >>> [len(piece) for piece in cut("A line of verse.\n\n" * 1000)]
     [2014, 2014, 2014, 2014, 2014, 2014, 2014, 3886]
     """
-    least = min(least, max(1, len(text) // 3))
+    least = min(PIECE, max(1, len(text) // 3))
     longest = min(LONGEST_PIECE, len(text) // 2)
     pieces = (piece.strip("\n") for piece in _pieces(text, least, longest, _BREAKS))
     return [piece for piece in pieces if piece.strip()]
 
 
 def documents_of(texts: Iterable[str]) -> tuple[str, ...]:
-    """The documents in `texts`: those of a corpus, a lone string as one, or an iterable's items."""
+    """The documents in `texts`: those of a corpus, a single string as one, or an iterable's items."""
     if isinstance(texts, Corpus):
         return texts.documents
     return (texts,) if isinstance(texts, str) else tuple(texts)
+
+
+def _utf8(text: object, index: int) -> bytes:
+    got = type(text).__name__ if not isinstance(text, str) else "" if text.strip() else "a blank one"
+    fix = "read the files as text and leave blank ones out"
+    require(not got, "documents with some text", f"{got} at index {index}", fix)
+    try:
+        return str(text).encode("utf-8")
+    except UnicodeEncodeError as error:
+        got = f"{error.object[error.start]!r} at character {error.start} of document {index}"
+        raise BadInput("text that UTF-8 can hold", got, "decode the source as UTF-8") from error
 
 
 def _pieces(text: str, least: int, longest: int, breaks: tuple[str, ...]) -> Iterator[str]:
@@ -171,54 +179,29 @@ def _pieces(text: str, least: int, longest: int, breaks: tuple[str, ...]) -> Ite
             yield text[start:end]
 
 
-def _named(documents: Iterable[tuple[str, str]], name: str) -> Corpus:
-    texts, titles = zip(*documents, strict=True)
-    return Corpus(texts, name, titles)
+def _held_out(sizes: dict[str, int], fraction: float, seed: int) -> set[str]:
+    """The titles to hold out, given each title's number of characters."""
+    numbers = {title: _uniform(seed, title) for title in sizes}
+    largest = sum(sizes.values()) / 2 if fraction < 0.5 else sum(sizes.values())
+    held_out, size = set(), 0
+    for title in sorted(sizes, key=numbers.__getitem__):
+        enough = held_out and numbers[title] >= fraction
+        if enough or len(held_out) == len(sizes) - 1:
+            break
+        if size + sizes[title] <= largest:
+            held_out.add(title)
+            size += sizes[title]
+    return held_out
 
 
-def _existing(name_or_path: str | os.PathLike[str]) -> Path:
-    is_path = isinstance(name_or_path, str | os.PathLike) and bool(str(name_or_path))
-    known = f"one of {', '.join(CORPORA)}, or the path of a text file or folder"
-    require(is_path, known, repr(name_or_path), 'try load_text("pydocs")')
-    path = Path(name_or_path).expanduser()
-    got = f"{str(name_or_path)!r}, and there is nothing at {path.absolute()}"
-    require(path.exists(), known, got, "check the spelling and the folder you are in")
-    return path
-
-
-def _documents_at(path: Path) -> list[str]:
-    files = _text_files(path) if path.is_dir() else [path]
-    fix = "put your texts there, or pass the path of one file"
-    require(bool(files), f"{', '.join(SUFFIXES)} files in the folder {path}", "none", fix)
-    texts = [text for text in map(read_utf8, files) if text.strip()]
-    require(bool(texts), f"some text in {path}", "only blank space", "pass a text with content")
-    return texts if len(texts) > 1 or len(texts[0]) < PIECE else cut(texts[0])
-
-
-def _text_files(folder: Path) -> list[Path]:
-    inside = ((path.relative_to(folder), path) for path in folder.rglob("*"))
-    visible = {
-        name.as_posix(): path
-        for name, path in inside
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-        if not any(part.startswith(".") for part in name.parts)
-    }
-    return [visible[name] for name in sorted(visible)]
-
-
-def _place(seed: int, text: str) -> float:
-    """A number in [0, 1), spread evenly over texts and the same on every machine."""
+def _uniform(seed: int, text: str) -> float:
+    """A number in [0, 1), the same on every machine."""
     hashed = hashlib.sha256(f"{seed}\n{text}".encode()).digest()
     return int.from_bytes(hashed[:8], "big") / 2**64
 
 
-def _digest(documents: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for index, text in enumerate(documents):
-        try:
-            data = text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            got = f"{text[error.start]!r} at character {error.start} of document {index}"
-            raise BadInput("text that UTF-8 can hold", got, "decode the source as UTF-8") from error
-        digest.update(b"%d:" % len(data) + data)  # with its length, so that no two lists collide
-    return digest.hexdigest()
+def _text_files(folder: Path) -> list[Path]:
+    """The text files below a folder, without hidden ones, sorted by their paths."""
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    return [folder / name for name in sorted(shown, key=Path.as_posix) if (folder / name).is_file()]

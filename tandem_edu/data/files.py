@@ -1,10 +1,12 @@
-"""Text read and files fetched so that no half file is ever trusted; see `tandem_edu.files` for writing."""
+"""Read text and JSON files, and download files."""
 
 import hashlib
 import io
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pooch
 
@@ -15,7 +17,7 @@ from tandem_edu.files import written_whole
 def read_utf8(path: str | os.PathLike[str], what: str = "text file") -> str:
     r"""The text of a UTF-8 file, with `\n` at line ends and without a byte order mark.
 
-    Raises `BadInput` if there is no such file, if it may not be read, or if its bytes are not UTF-8.
+    Raises `BadInput` if the file does not exist, cannot be read, or is not UTF-8.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8")
@@ -23,45 +25,49 @@ def read_utf8(path: str | os.PathLike[str], what: str = "text file") -> str:
         byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start} of {path}"
         raise BadInput("UTF-8 text", byte, "convert the file to UTF-8 and try again") from error
     except OSError as error:
-        got = f"{error.strerror} ({path})"
-        raise BadInput(f"a {what} to read", got, "check the path") from error
+        raise BadInput(f"a {what} to read", f"{error.strerror} ({path})", "check the path") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def fetched(url: str, sha256: str, path: str | os.PathLike[str]) -> bytes:
-    """The bytes behind `url`, kept at `path` for the next time.
+def read_json(path: Path, what: str, fix: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises `BadInput` with `fix` if the file holds none."""
+    try:
+        fields = json.loads(read_utf8(path, what))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"a JSON object in {path}", error, fix) from error
+    require(isinstance(fields, dict), f"a JSON object in {path}", type(fields).__name__, fix)
+    return fields
 
-    Only bytes with the right `sha256` (hex) are returned or kept: a spoiled copy at `path` is
-    removed and fetched anew, a spoiled download is never written. A `path` that cannot be written
-    costs a download each time, nothing else.
 
-    Raises `BadInput` if there is no network, or if what arrives has another checksum.
+def write_json(path: Path, fields: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all. Raises `BadInput` if it cannot be written."""
+    with written_whole(path) as part:
+        part.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def fetched(url: str, sha256: str, name: str, cache_dir: str | os.PathLike[str] | None) -> bytes:
+    """The bytes behind `url`, kept as `name` in `cache_dir`, or in the user's cache folder if there is one.
+
+    Raises `BadInput` without a network, or if the SHA-256 of the download is not `sha256` (hex).
     """
-    path = Path(path)
+    checksum = lambda data: hashlib.sha256(data).hexdigest()
+    path = Path(os.devnull, name)  # for a user without a home, as in some containers: nothing is kept
+    with suppress(RuntimeError):
+        path = Path(cache_dir or pooch.os_cache("tandem_edu"), name)
     with suppress(OSError):
-        if _sha256(kept := path.read_bytes()) == sha256:
+        if checksum(kept := path.read_bytes()) == sha256:
             return kept
-        path.unlink()
-    data = _download(url)
-    got = f"{_sha256(data)} ({len(data):,} bytes from {url})"
-    fix = "nothing was kept, so try again; if it persists, something on the way alters the file"
-    require(_sha256(data) == sha256, f"a download with SHA-256 {sha256}", got, fix)
-    with suppress(BadInput), written_whole(path) as part:
-        part.write_bytes(data)
-    return data
-
-
-def _download(url: str) -> bytes:
     body = io.BytesIO()
     try:
         pooch.HTTPDownloader(progressbar=True)(url, body, None)
     except OSError as error:
-        fix = '"pydocs" and "pysource" need no network; or pass the path of a text of your own'
-        # Four exceptions of the network libraries stand behind this one and say no more than it.
-        got = f"{type(error).__name__}: {error}"
-        raise BadInput(f"a download from {url}", got, fix) from None
-    return body.getvalue()
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+        fix = '"pydocs" and "pysource" need no network; or pass the path of your own text'
+        # The chain of causes holds four exceptions of the network libraries that add nothing.
+        raise BadInput(f"a download from {url}", f"{type(error).__name__}: {error}", fix) from None
+    data = body.getvalue()
+    got = f"{checksum(data)} ({len(data):,} bytes from {url})"
+    fix = "nothing was kept, so try again; if it persists, the network alters the file"
+    require(checksum(data) == sha256, f"a download with SHA-256 {sha256}", got, fix)
+    with suppress(BadInput), written_whole(path) as part:
+        part.write_bytes(data)
+    return data

@@ -1,65 +1,72 @@
-r"""Byte-level byte-pair encoding: from text to token ids and back without a loss.
+r"""Byte-level byte-pair encoding: from text to token ids and back without loss.
 
-Text is first a row of UTF-8 bytes. Training starts from the 256 bytes and merges, again and again,
-the pair of neighbours that occurs most often in the text into a new token, until the vocabulary is
-full (Sennrich et al. 2016, arXiv:1508.07909; on bytes: Radford et al. 2019). Frequent words become
-one token, rare ones a few, and no text is ever unknown.
+Training starts from the 256 bytes and repeatedly merges the most frequent pair of neighbours into a new
+token, until the vocabulary is full (Sennrich et al. 2016, arXiv:1508.07909; on bytes: Radford et al. 2019).
 
     id 0           <|endoftext|>, after each document
     ids 1 to 256   the bytes
-    the others     merged pairs, the most frequent first
+    other ids      merged pairs, the most frequent first
 """
 
+import json
 import os
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tandem_edu.data.corpus import documents_of
 from tandem_edu.data.files import read_utf8
-from tandem_edu.errors import BadInput, require
+from tandem_edu.errors import BadInput, at_least, require
 from tandem_edu.files import written_whole
 
 END_OF_TEXT = "<|endoftext|>"
 END_ID = 0
-SMALLEST_VOCAB = 257  # the bytes and `END_OF_TEXT`
-_VISIBLE_BYTES = (*range(33, 127), *range(161, 173), *range(174, 256))
+
+# How the library writes bytes: a visible byte as itself, the other bytes in turn from U+0100 on.
+_SIGNS = sorted(pre_tokenizers.ByteLevel.alphabet())
+_BYTE_OF = dict(zip(_SIGNS, sorted(range(256), key=lambda byte: chr(byte) not in _SIGNS), strict=True))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
     r"""Train a byte-level BPE tokenizer of exactly `vocab_size` tokens on a corpus or on texts.
 
-    Decoding undoes encoding for any text; the characters `<|endoftext|>` in a text are ordinary
-    characters. The same texts give the same tokenizer. 2 MB take about two seconds.
+    Decoding undoes encoding for any text. The characters `<|endoftext|>` in a text are ordinary
+    characters. The same texts give the same tokenizer.
 
     Raises `BadInput` if `vocab_size` is below 257, or if the text has too few repeated pairs to
-    fill it: models are sized by `vocab_size`, so a smaller one must be asked for by name.
+    fill the vocabulary.
 
     >>> tokenizer = train_tokenizer(["the cat, the hat, the bat"] * 2, vocab_size=262)
-    >>> ids = tokenizer.encode("the\r\nhats").ids
-    >>> token_strings(tokenizer, ids)
+    >>> token_strings(tokenizer, tokenizer.encode("the\r\nhats").ids)
     ['the', '\r', '\n', 'h', 'at', 's']
-    >>> tokenizer.decode(ids)
-    'the\r\nhats'
     """
-    whole = isinstance(vocab_size, int | np.integer)
-    least = f"vocab_size of at least {SMALLEST_VOCAB}, 256 bytes and {END_OF_TEXT}"
-    require(whole and vocab_size >= SMALLEST_VOCAB, least, vocab_size, "try vocab_size=1024")
+    trainer = trainers.BpeTrainer(
+        vocab_size=at_least(257, vocab_size, "vocab_size", "try vocab_size=1024"),
+        min_frequency=2,  # a pair seen once is no pattern
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=_SIGNS,
+        show_progress=False,
+    )
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(documents_of(texts), _trainer(int(vocab_size)))
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Training takes quadratic time in the length of a word, so it reads long ones in parts.
+    parts = pre_tokenizers.Split(Regex(".{1000}"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, parts])  # pyright: ignore
+    tokenizer.train_from_iterator(documents_of(texts), trainer)
+    tokenizer.pre_tokenizer = words  # pyright: ignore
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
     reached = tokenizer.get_vocab_size()
     text = f"text with enough repeated pairs for vocab_size={vocab_size}"
     fix = f"ask for a smaller vocab_size (at most {reached}) or train on more text"
     require(reached == vocab_size, text, f"text enough for {reached} tokens", fix)
-    return _literal(tokenizer)
+    return _without_special_tokens(tokenizer)
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
-    """Write the tokenizer as JSON, whole or not at all. `BadInput` if it cannot be written."""
+    """Write the tokenizer as JSON. Raises `BadInput` if it cannot be written."""
     with written_whole(path) as part:
         part.write_text(tokenizer.to_str(pretty=True), "utf-8")
 
@@ -67,8 +74,8 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """Read a tokenizer that `save_tokenizer` wrote.
 
-    Raises `BadInput` if there is none, it is cut short, or it is not byte-level with id 0 for
-    `<|endoftext|>`.
+    Raises `BadInput` if there is none, if the file is cut short, or if the tokenizer is not
+    byte-level with id 0 for `<|endoftext|>`.
     """
     expected = f"a tokenizer written by save_tokenizer at {Path(path)}"
     text = read_utf8(path, "tokenizer file")
@@ -77,57 +84,60 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     except Exception as error:  # the library raises this bare class
         fix = "the file is cut short or of another kind: save it again"
         raise BadInput(expected, f"unreadable JSON ({error})", fix) from error
-    ours = tokenizer.token_to_id(END_OF_TEXT) == END_ID
-    ours = ours and isinstance(tokenizer.decoder, decoders.ByteLevel)
+    byte_level = "ByteLevel" in json.dumps(json.loads(text)["decoder"])
     got = f"another kind, not byte-level with {END_OF_TEXT} as id {END_ID}"
-    require(ours, expected, got, "train one with train_tokenizer")
-    return _literal(tokenizer)
+    same_kind = byte_level and tokenizer.token_to_id(END_OF_TEXT) == END_ID
+    require(same_kind, expected, got, "train one with train_tokenizer")
+    return _without_special_tokens(tokenizer)
+
+
+def text_of(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> str:
+    """The text of a sequence of ids: `tokenizer.decode`, with an id without a token as `[id]`.
+
+    A model whose vocabulary is padded beyond its tokenizer's can write such ids.
+
+    >>> text_of(train_tokenizer("", vocab_size=257), [66, 300, 67])
+    'b[300]c'
+    """
+    runs = groupby(np.asarray(ids).tolist(), lambda token: _name(tokenizer, token) is not None)
+    texts = (tokenizer.decode([*run]) if known else "".join(map("[{}]".format, run)) for known, run in runs)
+    return "".join(texts)
 
 
 def token_strings(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> list[str]:
-    r"""The visible text of each token on its own, for showing tokens side by side.
+    r"""The visible text of each token on its own.
 
-    Bytes that are no whole character by themselves appear as `\xe2`; newlines and tabs stay.
-    `ids` is a list or an array of integers. Raises `BadInput` for an id outside the vocabulary.
+    Bytes that are no whole character by themselves appear as `\xe2`, an id without a token as `[id]`.
 
     >>> tokenizer = train_tokenizer("", vocab_size=257)
-    >>> token_strings(tokenizer, tokenizer.encode("é!").ids)
-    ['\\xc3', '\\xa9', '!']
+    >>> token_strings(tokenizer, [*tokenizer.encode("é!").ids, 300])
+    ['\\xc3', '\\xa9', '!', '[300]']
     """
-    return [_token_string(tokenizer, int(token)) for token in np.asarray(ids).tolist()]
+    return [_text(_name(tokenizer, token) or f"[{token}]") for token in np.asarray(ids).tolist()]
 
 
-def _token_string(tokenizer: Tokenizer, token: int) -> str:
-    name = tokenizer.id_to_token(token) if 0 <= token < 2**32 else None
-    if name is None:
-        vocab = f"a token id below {tokenizer.get_vocab_size()}"
-        raise BadInput(vocab, token, "use the tokenizer that made the ids")
-    if not all(sign in _BYTE_OF for sign in name):
-        return name  # of another kind of tokenizer, spelt as it is
+def _name(tokenizer: Tokenizer, token: int) -> str | None:
+    return tokenizer.id_to_token(token) if 0 <= token < 2**32 else None
+
+
+def _text(name: str) -> str:
+    if not _BYTE_OF.keys() >= set(name):
+        return name  # the tokenizer is not byte-level
     return bytes(_BYTE_OF[sign] for sign in name).decode("utf-8", "backslashreplace")
 
 
-def _trainer(vocab_size: int) -> trainers.BpeTrainer:
-    return trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=2,  # a pair seen once is no pattern
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
+def _without_special_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer with its special tokens as mere entries of the vocabulary.
 
-
-def _literal(tokenizer: Tokenizer) -> Tokenizer:
-    """Read `<|endoftext|>` inside a text as characters, so that no text can end a document."""
-    tokenizer.encode_special_tokens = True  # not part of the JSON, hence set again after loading
-    return tokenizer
-
-
-def _sign_to_byte() -> dict[str, int]:
-    """How byte-level tokens are spelt: a visible byte as itself, the others from U+0100 on."""
-    hidden = [byte for byte in range(256) if byte not in _VISIBLE_BYTES]
-    shifted = {chr(256 + place): byte for place, byte in enumerate(hidden)}
-    return {chr(byte): byte for byte in _VISIBLE_BYTES} | shifted
-
-
-_BYTE_OF = _sign_to_byte()
+    The library reads the name of a special token in a text as that token. Its setting against this is
+    lost in copies. A mere entry is never read from a text; decoding leaves it out.
+    """
+    state = json.loads(tokenizer.to_str())
+    special = {token["content"]: token["id"] for token in state["added_tokens"] if token["special"]}
+    if not special:
+        return tokenizer
+    state["added_tokens"] = [token for token in state["added_tokens"] if not token["special"]]
+    state["model"]["vocab"] = special | state["model"]["vocab"]
+    hidden = [{"type": "Replace", "pattern": {"String": name}, "content": ""} for name in special]
+    state["decoder"] = {"type": "Sequence", "decoders": [*hidden, state["decoder"]]}
+    return Tokenizer.from_str(json.dumps(state))

@@ -1,43 +1,43 @@
-"""One decoding cycle: draft, let the primary read, judge, commit. Every block-wise decoder is this.
+"""One decoding cycle: draft, let the primary read, verify, commit. All block-wise decoding consists of it.
 
-With `n` tokens of text of which the primary has read all but the last (the *pending* one):
+With `n` tokens of text, of which the primary has read all but the last (the *pending* one):
 
 1. the drafter reads the pending token and drafts d_1 .. d_γ, one by one, or fewer if a router stops it;
-2. the primary reads [pending, d_1 .. d_γ] in one call: its distributions at the γ + 1 positions; where it
-   adds no token of its own, not d_γ, with which the next block begins;
-3. the judge keeps m drafts and the primary adds one token: the text grows by m + 1;
-4. both caches commit: the primary's length becomes that of the new text but its last token, and a
-   tandem's block is overwritten from what the primary has just read.
+2. the primary reads [pending, d_1 .. d_γ] in one pass, which gives its distributions at γ + 1 positions.
+   Where it adds no token of its own, it does not read d_γ, the pending token of the next cycle;
+3. verification accepts m drafts, and the primary adds one token: the text grows by m + 1;
+4. both sides commit: the primary's cache gets the length of the new text but for its last token, and the
+   drafter takes over what the primary has read.
 
-γ is a traced value under a static γ_max, so a sweep over γ compiles once; the primary always reads
-γ_max + 1 tokens, and what lies beyond γ + 1 of them is never looked at. (Reading only as many as were
-drafted, by `lax.switch` over the widths, was tried: the state that goes through it is copied, which costs a
-CPU more than short blocks save, and each width is one more program to compile.)
+γ is a traced value below a static γ_max, so a sweep over γ compiles once. The primary always reads γ_max + 1
+tokens, and what lies beyond γ + 1 does not count. In a batch, each text has its own position; one that is
+done goes on computing beside the others, without effect.
 
-In a batch every row is at a place of its own in its own text. A row that is done goes on computing
-beside the others, and nothing of that is kept.
+Axis names: `batch` texts, `capacity` tokens of a buffer, `block` = γ_max drafts, `width` = γ_max + 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from tandem_edu.decode.drafters import Drafter, PrimaryOutput
-from tandem_edu.decode.request import Request, Row
+from tandem_edu.decode.request import Request, Text, over_batch
 from tandem_edu.decode.routers import Router
 from tandem_edu.decode.sampling import DRAFT, Sampling
 from tandem_edu.decode.trace import Trace
+from tandem_edu.drafters import Drafter, PrimaryOutput
 from tandem_edu.errors import require
 from tandem_edu.model import Cache, Transformer
+from tandem_edu.model.masks import positions
 
 
 class Decoder(eqx.Module):
-    """All that stays the same from cycle to cycle."""
+    """The models and the settings, the same for all texts."""
 
     primary: Transformer
     drafter: Drafter
@@ -45,164 +45,206 @@ class Decoder(eqx.Module):
     sampling: Sampling
     stop_token: Int[Array, ""]
     block_len: Int[Array, ""]
-    """γ, here the most drafts a cycle."""
-    max_block_len: int = eqx.field(static=True)
-    judge: Callable = eqx.field(static=True)
-    """`verify`, `verify_block` or one that keeps everything."""
+    """γ, the highest number of drafts a cycle."""
+    max_draft_len: int = eqx.field(static=True)
+    """γ_max, part of the compiled program."""
+    verify: Callable = eqx.field(static=True)
+    """`verify`, `verify_block` or one that accepts everything."""
     bonus_token: bool = eqx.field(static=True, default=True)
-    """Whether the primary's own token is emitted after the kept drafts."""
+    """Whether the primary's own token is emitted after the accepted drafts."""
     reserve_bonus: bool = eqx.field(static=True, default=True)
-    """Whether room is left for that token at the text's end; else the last token may be a draft."""
+    """Whether the last token of the text is always the primary's; else it may be a draft."""
 
 
-class State(eqx.Module):
-    """All that changes, and the random numbers."""
+class Limits(eqx.Module):
+    """What each text keeps through all cycles."""
 
-    text: Int[Array, "*rows capacity"]
-    n: Int[Array, "*rows"]
-    end: Int[Array, "*rows"]
-    u: Float[Array, "*rows capacity width role two"]
-    """`Sampling.numbers`."""
+    end: Int[Array, "*batch"]
+    uniforms: Float[Array, "*batch capacity width role two"]
+
+
+class DecodeState(eqx.Module):
+    """What changes from cycle to cycle."""
+
+    buffer: Int[Array, "*batch capacity"]
+    n: Int[Array, "*batch"]
+    """Tokens of text in the buffer."""
     cache: Cache
     drafter: Any
     trace: Trace
-    done: Bool[Array, "*rows"]
+    done: Bool[Array, "*batch"]
 
 
-class DraftBlock(eqx.Module):
-    """The drafts of one cycle, and what the router saw of each."""
+class Block(eqx.Module):
+    """The drafts of one cycle, and what the router knows of each."""
 
-    u: Float[Array, "*rows width role two"]
-    """This cycle's random numbers."""
-    drafted: Int[Array, "*rows"]
-    ids: Int[Array, "*rows block"]
-    q: Float[Array, "*rows block vocab"]
-    features: Float[Array, "*rows block n_features"]
-    confidence: Float[Array, "*rows block"]
-    limit: Int[Array, "*rows"]
-    """It ends here, or where a router or the drafter itself ends it, which sets this lower."""
-    state: Any
-
-    @property
-    def going_on(self) -> Bool[Array, "*rows"]:
-        """Whether there is one more to draft."""
-        return self.drafted < self.limit
+    drafted: Int[Array, "*batch"]
+    limit: Int[Array, "*batch"]
+    """Drafting ends here; the router or the drafter may lower it."""
+    ids: Int[Array, "*batch block"]
+    q: Float[Array, "*batch block vocab"]
+    features: Float[Array, "*batch block n_features"]
+    confidence: Float[Array, "*batch block"]
+    drafter: Any
 
 
-def begin(decoder: Decoder, request: Request) -> State:
-    """The state after the prompts."""
-    width = decoder.max_block_len + 1
-    capacity = request.row.text.shape[-1] + width
+class Cycle(NamedTuple):
+    """One cycle of one text, as it happened."""
 
-    def read(row: Row):
-        prompt = row.text[: request.prompt_bucket]
-        hidden, cache = decoder.primary.prefill(prompt, row.prompt_len - 1, capacity)
-        reading = PrimaryOutput(prompt, hidden, cache, jnp.int32(0))
-        return cache, decoder.drafter.start(reading, width, jnp.maximum(decoder.block_len, 1))
-
-    row = request.row
-    cache, drafter = request.begin(read)
-    text = jnp.pad(row.text, [(0, 0)] * (row.text.ndim - 1) + [(0, width)])
-    trace = request.rows(lambda _: Trace.empty(row.text.shape[-1], decoder.max_block_len))(row)
-    done = jnp.zeros(row.end.shape, bool)
-    u = request.rows(lambda row: request.sampling.numbers(row.key, capacity, width))(row)
-    return State(text, row.prompt_len, row.end, u, cache, drafter, trace, done)
-
-
-def cycle(decoder: Decoder, state: State, rows: Callable) -> tuple[State, DraftBlock]:
-    """The next state. `rows` is `Request.rows`."""
-    draft = rows(partial(_no_draft, decoder))(state)
-    step = rows(partial(_draft_one, decoder))
-    draft = lax.while_loop(lambda d: jnp.any(d.going_on), lambda d: step(state, d), draft)
-    return rows(partial(_read_and_commit, decoder))(state, draft), draft
+    tokens: np.ndarray
+    """The tokens emitted, the primary's own last."""
+    drafted: np.ndarray
+    """The drafts, accepted or not."""
+    accepted: int
+    features: np.ndarray
+    """float[drafted, n_features]: what the router knew of each draft; empty without a router."""
 
 
 @eqx.filter_jit
 def decode(decoder: Decoder, request: Request):
-    """Cycles until every row is done: the text buffers, where the texts end, the trace."""
+    """Cycles until every text is done: the buffers, the lengths of the texts, the trace."""
+    limits, state = _begin(decoder, request)
     state = lax.while_loop(
-        lambda state: ~jnp.all(state.done),
-        lambda state: cycle(decoder, state, request.rows)[0],
-        begin(decoder, request),
+        lambda state: ~jnp.all(state.done), lambda state: _cycle(decoder, limits, state)[0], state
     )
-    return state.text, state.n, state.trace
+    return state.buffer, state.n, state.trace
 
 
-def _no_draft(decoder: Decoder, state: State) -> DraftBlock:
-    block, vocab = decoder.max_block_len, decoder.primary.config.vocab_size
-    room = state.end - state.n - int(decoder.reserve_bonus)
-    limit = jnp.where(state.done, 0, jnp.minimum(decoder.block_len, room))
-    features = 0
+def cycles(decoder: Decoder, request: Request) -> Iterator[list[Cycle | None]]:
+    """The same, cycle by cycle: one `Cycle` for each text, `None` for a text that is done."""
+    limits, state = _compiled_begin(decoder, request)
+    done = np.asarray(state.done)
+    while not done.all():
+        state, block = _compiled_cycle((decoder, limits), state)
+        last = np.maximum(np.asarray(state.trace.cycles) - 1, 0).tolist()
+        yield [None if done[i] else _record(state, block, i, last[i]) for i in range(len(done))]
+        done = np.asarray(state.done)
+
+
+def _record(state: DecodeState, block: Block, i: int, entry: int) -> Cycle:
+    drafted, end = int(block.drafted[i]), int(state.n[i])
+    tokens = np.asarray(state.buffer[i])[end - int(state.trace.emitted[i, entry]) : end]
+    ids, features = (np.asarray(x[i])[:drafted] for x in (block.ids, block.features))
+    return Cycle(tokens, ids, int(state.trace.accepted[i, entry]), features)
+
+
+def _begin(decoder: Decoder, request: Request) -> tuple[Limits, DecodeState]:
+    """The state after the prompts."""
+    texts, width = request.texts, decoder.max_draft_len + 1
+    capacity = request.size + width
+
+    def read_prompt(text: Text):
+        prompt = text.buffer[: request.prompt_bucket]
+        hidden, cache = decoder.primary.prefill(prompt, text.prompt_len - 1, capacity)
+        output = PrimaryOutput(prompt, hidden, cache, jnp.int32(0))
+        return cache, decoder.drafter.start(output, decoder.max_draft_len, jnp.maximum(decoder.block_len, 1))
+
+    cache, drafter = request.begin(read_prompt)
+    trace = over_batch(lambda _: Trace.empty(request.size, decoder.max_draft_len))(texts.end)
+    uniforms = over_batch(lambda key: decoder.sampling.uniforms(key, capacity, width))(texts.key)
+    buffer = jnp.pad(texts.buffer, ((0, 0), (0, width)))
+    done = jnp.zeros(texts.end.shape, bool)
+    state = DecodeState(buffer, texts.prompt_len, cache, drafter, trace, done)
+    return Limits(texts.end, uniforms), state
+
+
+def _cycle(decoder: Decoder, limits: Limits, state: DecodeState) -> tuple[DecodeState, Block]:
+    block = over_batch(partial(_empty_block, decoder))(limits, state)
+    goes_on = lambda block: jnp.any(block.drafted < block.limit)
+    draft = over_batch(partial(_draft, decoder))
+    block = lax.while_loop(goes_on, lambda block: draft(limits, state, block), block)
+    return over_batch(partial(_verify_and_commit, decoder))(limits, state, block), block
+
+
+_compiled_begin = eqx.filter_jit(_begin)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _compiled_cycle(constant: tuple[Decoder, Limits], state: DecodeState):
+    return _cycle(*constant, state)
+
+
+def _empty_block(decoder: Decoder, limits: Limits, state: DecodeState) -> Block:
+    size, vocab, dtype = decoder.max_draft_len, decoder.primary.config.vocab_size, jnp.float32
+    left = limits.end - state.n - int(decoder.reserve_bonus)
+    n_features = 0
     if decoder.router is not None:
-        guess = eqx.filter_eval_shape(decoder.drafter.step, jnp.int32(0), state.drafter, state.cache)
-        features = decoder.router.n_features(guess.hidden.shape[0])
-    return DraftBlock(
-        u=state.u[state.n],
+        features = eqx.filter_eval_shape(_features_of_first_draft, decoder, state)
+        n_features = features.shape[0]
+    return Block(
         drafted=jnp.int32(0),
-        ids=jnp.zeros(block, jnp.int32),
-        q=jnp.zeros((block, vocab)),
-        features=jnp.zeros((block, features)),
-        confidence=jnp.ones(block),
-        limit=limit,
-        state=state.drafter,
+        limit=jnp.where(state.done, 0, jnp.minimum(decoder.block_len, left)),
+        ids=jnp.zeros(size, jnp.int32),
+        q=jnp.zeros((size, vocab), dtype),
+        features=jnp.zeros((size, n_features), dtype),
+        confidence=jnp.ones(size, dtype),
+        drafter=state.drafter,
     )
 
 
-def _draft_one(decoder: Decoder, state: State, draft: DraftBlock) -> DraftBlock:
-    """One more draft, from the drafter's own (warped) distribution."""
-    i, vocab = draft.drafted, decoder.primary.config.vocab_size
-    last = jnp.where(i == 0, state.text[state.n - 1], draft.ids[i - 1])
-    guess = decoder.drafter.step(last, draft.state, state.cache)
-    got, fix = f"logits of shape {guess.logits.shape}", "train both with one tokenizer"
-    require(guess.logits.shape == (vocab,), f"a drafter over the primary's {vocab} tokens", got, fix)
-    q = decoder.sampling.probabilities(guess.logits)
-    token = decoder.sampling.draw(q, draft.u[i, DRAFT])
-    features, confidence, more = draft.features[0], jnp.float32(1), guess.ready
+def _features_of_first_draft(decoder: Decoder, state: DecodeState) -> Float[Array, " n_features"]:
+    draft = decoder.drafter.step(jnp.int32(0), state.drafter, decoder.primary, state.cache)
+    return decoder.router.features(draft.logits, jnp.int32(0), draft.hidden)  # pyright: ignore
+
+
+def _draft(decoder: Decoder, limits: Limits, state: DecodeState, block: Block) -> Block:
+    """One more draft, from the drafter's distribution after temperature, top-k and top-p."""
+    i, vocab = block.drafted, decoder.primary.config.vocab_size
+    last = jnp.where(i == 0, state.buffer[state.n - 1], block.ids[i - 1])
+    draft = decoder.drafter.step(last, block.drafter, decoder.primary, state.cache)
+    got, fix = f"logits of shape {draft.logits.shape}", "train both with one tokenizer"
+    require(draft.logits.shape == (vocab,), f"a drafter over the primary's {vocab} tokens", got, fix)
+    q = decoder.sampling.probabilities(draft.logits)
+    token = decoder.sampling.draw(q, limits.uniforms[state.n, i, DRAFT])
+    features, confidence, goes_on = block.features[0], jnp.float32(1), draft.has_draft
     if decoder.router is not None:
-        features = decoder.router.features(guess.logits, token, guess.hidden)
+        features = decoder.router.features(draft.logits, token, draft.hidden)
         confidence = decoder.router.confidence(features)
-        more = more & (confidence >= decoder.router.threshold)
-    drafts = draft.going_on & guess.ready
-    drafted = i + drafts.astype(jnp.int32)
-    slot = jnp.where(drafts, i, decoder.max_block_len)  # beyond the end: nothing is written
-    return DraftBlock(
-        u=draft.u,
+        goes_on = goes_on & (confidence >= decoder.router.threshold)
+    is_drafted = (i < block.limit) & draft.has_draft
+    drafted = i + is_drafted.astype(jnp.int32)
+    slot = jnp.where(is_drafted, i, decoder.max_draft_len)  # beyond the end nothing is written
+    return Block(
         drafted=drafted,
-        ids=draft.ids.at[slot].set(token, mode="drop"),
-        q=draft.q.at[slot].set(q, mode="drop"),
-        features=draft.features.at[slot].set(features, mode="drop"),
-        confidence=draft.confidence.at[slot].set(confidence, mode="drop"),
-        limit=jnp.where(more, draft.limit, jnp.minimum(draft.limit, drafted)),
-        state=guess.state,
+        limit=jnp.where(goes_on, block.limit, jnp.minimum(block.limit, drafted)),
+        ids=block.ids.at[slot].set(token, mode="drop"),
+        q=block.q.at[slot].set(q, mode="drop"),
+        features=block.features.at[slot].set(features, mode="drop"),
+        confidence=block.confidence.at[slot].set(confidence, mode="drop"),
+        drafter=draft.state,
     )
 
 
-def _read_and_commit(decoder: Decoder, state: State, draft: DraftBlock) -> State:
-    block = jnp.concatenate([state.text[state.n - 1][None], draft.ids])
-    block = block if decoder.bonus_token else block[:-1]
-    logits, hidden, cache = decoder.primary.extend(block, state.cache, return_hidden=True)
+def _verify_and_commit(decoder: Decoder, limits: Limits, state: DecodeState, block: Block) -> DecodeState:
+    tokens = jnp.concatenate([state.buffer[state.n - 1][None], block.ids])
+    tokens = tokens if decoder.bonus_token else tokens[:-1]
+    logits, hidden, cache = decoder.primary.extend(tokens, state.cache, return_hidden=True)
     p = decoder.sampling.probabilities(logits)
-    verdict = decoder.judge(draft.ids, draft.drafted, draft.q, p, decoder.sampling, draft.u)
-    run = jnp.append(draft.ids, 0).at[verdict.accepted].set(verdict.token)
-    # Where nothing was drafted, as prompt lookup may, the primary's token it is, or the text would not grow.
-    whole = jnp.maximum(verdict.accepted + int(decoder.bonus_token), 1)
-    stops = (run == decoder.stop_token) & (jnp.arange(run.shape[0]) < whole)
-    emitted = jnp.where(jnp.any(stops), jnp.argmax(stops).astype(jnp.int32) + 1, whole)
-    emitted = jnp.minimum(emitted, state.end - state.n)
-    emitted = jnp.where(state.done, 0, emitted)
+    u = limits.uniforms[state.n]
+    result = decoder.verify(block.ids, block.drafted, block.q, p, decoder.sampling, u)
+    emitted_ids = jnp.append(block.ids, 0).at[result.accepted].set(result.token)
+    # Where nothing is drafted, as by prompt lookup, the primary's token is emitted: the text must grow.
+    emitted = jnp.maximum(result.accepted + int(decoder.bonus_token), 1)
+    is_stop = (emitted_ids == decoder.stop_token) & (positions(emitted_ids.shape[0]) < emitted)
+    stops = jnp.any(is_stop)
+    emitted = jnp.where(stops, jnp.argmax(is_stop).astype(jnp.int32) + 1, emitted)
+    emitted = jnp.where(state.done, 0, jnp.minimum(emitted, limits.end - state.n))
     n = state.n + emitted
     cache = cache.with_length(n - 1)
-    accepted = jnp.minimum(verdict.accepted, emitted)
-    trace = state.trace.record(
-        state.done, draft.drafted, accepted, emitted, draft.ids, verdict.acceptance_prob, draft.confidence
-    )
-    return State(
-        text=lax.dynamic_update_slice(state.text, run, (state.n,)),
+    accepted = jnp.minimum(result.accepted, emitted)
+    return DecodeState(
+        buffer=lax.dynamic_update_slice(state.buffer, emitted_ids, (state.n,)),
         n=n,
-        end=state.end,
-        u=state.u,
         cache=cache,
-        drafter=decoder.drafter.commit(draft.state, PrimaryOutput(block, hidden, cache, state.n - 1)),
-        trace=trace,
-        done=state.done | jnp.any(stops) | (n >= state.end),
+        drafter=decoder.drafter.commit(block.drafter, PrimaryOutput(tokens, hidden, cache, state.n - 1)),
+        trace=state.trace.record(
+            state.done,
+            block.drafted,
+            accepted,
+            emitted,
+            block.ids,
+            result.acceptance_prob,
+            block.confidence,
+        ),
+        done=state.done | stops | (n >= limits.end),
     )

@@ -1,7 +1,8 @@
 """A decoding request, checked and padded: what all decoders share.
 
-Prompts and results live in one text buffer whose size is a power of two, so that requests of about the
-same size share one compiled loop. A request is one text, or a batch of them with a leading axis `rows`.
+A request is always a batch, with a leading axis `batch`; a single prompt is a batch of one, squeezed once, in
+`finish`. Prompt and new tokens of a text share one buffer whose size is a power of two, so that requests of
+similar size share one compiled program.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,51 +21,66 @@ from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.trace import Trace
 from tandem_edu.errors import BadInput, at_least, require
 from tandem_edu.model import Transformer, TransformerConfig
+from tandem_edu.model.masks import positions
 
 
 class Output(eqx.Module):
-    """New tokens `int32[max_new_tokens]` (the prompt not included) and how they came about.
+    """New tokens `int32[max_new_tokens]` (without the prompt), and the trace of how they were decoded.
 
-    Where a stop token ended the text early, `length` is less than `max_new_tokens` and the rest of
-    `tokens` repeats the stop token. Of a batch, everything has a leading axis `rows`.
+    Where a stop token ended the text early, `length` is less than `max_new_tokens`, and the rest of
+    `tokens` repeats the stop token. For a batch, all arrays have a leading axis `batch`.
     """
 
-    tokens: Int[Array, "*rows max_new_tokens"]
-    length: Int[Array, "*rows"]
+    tokens: Int[Array, "*batch max_new_tokens"]
+    length: Int[Array, "*batch"]
     trace: Trace
 
 
-class Row(eqx.Module):
-    """What belongs to one text."""
+class Text(eqx.Module):
+    """What is given of each text: the buffer with its prompt, where it must end, its key."""
 
-    text: Int[Array, "*rows size"]
-    prompt_len: Int[Array, "*rows"]
-    end: Int[Array, "*rows"]
-    key: Shaped[PRNGKeyArray, "*rows"]
+    buffer: Int[Array, "*batch size"]
+    prompt_len: Int[Array, "*batch"]
+    end: Int[Array, "*batch"]
+    key: Shaped[PRNGKeyArray, "*batch"]
 
 
 class Request(eqx.Module):
-    """The text buffers and the limits, ready for a compiled loop."""
+    """A batch of texts and the limits, ready for a compiled loop."""
 
-    row: Row
+    texts: Text
     stop_token: Int[Array, ""]
     sampling: Sampling
     prompt_bucket: int = eqx.field(static=True)
     one_prompt: bool = eqx.field(static=True)
-    """Whether all rows continue the same prompt, which then is read once."""
+    """Whether all texts continue the same prompt, which the models then read once."""
+    single: bool = eqx.field(static=True)
+    """Whether the caller passed one prompt, not a batch."""
 
     @property
-    def rows(self) -> Callable[[Callable], Callable]:
-        """Makes a function of one row into one of all of them; for a single text, the function itself."""
-        return jax.vmap if self.row.text.ndim == 2 else lambda function: function
+    def size(self) -> int:
+        """Tokens that each buffer holds."""
+        return self.texts.buffer.shape[1]
 
-    def begin(self, start: Callable[[Row], Any]) -> Any:
-        """`start` of every row; of one prompt once, and its result repeated."""
-        if not self.one_prompt or self.row.text.ndim == 1:
-            return self.rows(start)(self.row)
-        count = self.row.text.shape[0]
-        first = start(jax.tree.map(lambda x: x[0], self.row))
+    def begin(self, start: Callable[[Text], Any]) -> Any:
+        """`start` for every text; if all have one prompt, for the first text, with its result repeated."""
+        count = self.texts.buffer.shape[0]
+        if not self.one_prompt or count == 1:
+            return over_batch(start)(self.texts)
+        first = start(jax.tree.map(lambda x: x[0], self.texts))
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), first)
+
+
+def over_batch(function: Callable) -> Callable:
+    """`jax.vmap(function)`; for a batch of one `function` itself, which XLA compiles to faster code."""
+
+    def batched(*arguments):
+        if jax.tree.leaves(arguments)[0].shape[0] > 1:
+            return jax.vmap(function)(*arguments)
+        out = function(*jax.tree.map(lambda x: jnp.squeeze(x, 0), arguments))
+        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), out)
+
+    return batched
 
 
 def bucket(n: int, smallest: int = 32) -> int:
@@ -77,7 +93,7 @@ def bucket(n: int, smallest: int = 32) -> int:
 
 
 def prompt_bucket(n: int) -> int:
-    """`bucket`, or three quarters of it where that will do: what is padded is read for nothing.
+    """`bucket`, or three quarters of it where that suffices, because padding is read for nothing.
 
     >>> prompt_bucket(5), prompt_bucket(48), prompt_bucket(49)
     (32, 48, 64)
@@ -95,75 +111,81 @@ def make_request(
     stop_token: int | None,
     num_samples: int | None = None,
 ) -> Request:
-    """Check what a person passed, and pad it. Raises `BadInput`, which names the row of a batch."""
+    """Check and pad a user's arguments. Raises `BadInput`, which names the row of a batch."""
     check_float32(primary)
     config = primary.config
-    max_new_tokens = at_least(1, max_new_tokens, "max_new_tokens", "ask for a token")
-    require(
-        stop_token is None or (hasattr(stop_token, "__index__") and 0 <= stop_token < config.vocab_size),
-        f"a stop_token in 0..{config.vocab_size - 1}",
-        stop_token,
-        "leave it out to go on to the end",
-    )
+    max_new_tokens = at_least(1, max_new_tokens, "max_new_tokens", "ask for at least one token")
+    known = stop_token is None or (hasattr(stop_token, "__index__") and 0 <= stop_token < config.vocab_size)
+    fix = "leave it out to decode to the end"
+    require(known, f"a stop_token in 0..{config.vocab_size - 1}", stop_token, fix)
     sampling = Sampling() if sampling is None else sampling
-    right = isinstance(sampling, Sampling)
-    require(right, "a te.Sampling", repr(sampling), "pass te.Sampling(temperature=1.0), for example")
+    is_sampling = isinstance(sampling, Sampling)
+    fix = "pass te.Sampling(temperature=1.0), for example"
+    require(is_sampling, "a te.Sampling", repr(sampling), fix)
     if num_samples is not None:
-        at_least(1, num_samples, "num_samples", "ask for one")
+        at_least(1, num_samples, "num_samples", "leave it out for one")
     if key is not None or not sampling.greedy:
         check_key(key)
     batch = _is_batch(prompt)
     prompts = _checked_prompts(config, prompt if batch else [prompt], max_new_tokens, batch)
     size = bucket(max(len(p) for p in prompts) + max_new_tokens)
-    one_prompt = num_samples is not None and len(prompts) == 1
     repeated = [p for p in prompts for _ in range(num_samples or 1)]
-    rows = [_row(p, max_new_tokens, size) for p in repeated]
-    root = jax.random.key(0) if key is None else key
-    if batch or num_samples is not None:
-        text, length, end = (jnp.stack(column) for column in zip(*rows, strict=True))
-        root = jax.vmap(lambda row: jax.random.fold_in(root, row))(jnp.arange(len(rows)))
-    else:
-        text, length, end = rows[0]
+    single = not batch and num_samples is None
+    root = _threefry(jax.random.key(0) if key is None else key)
+    keys = root[None] if single else jax.vmap(partial(jax.random.fold_in, root))(positions(len(repeated)))
+    prompt_len = jnp.array([len(p) for p in repeated], jnp.int32)
     return Request(
-        row=Row(text, length, end, root),
+        texts=Text(_padded(repeated, size), prompt_len, prompt_len + jnp.int32(max_new_tokens), keys),
         stop_token=jnp.int32(-1 if stop_token is None else stop_token),
         sampling=sampling,
         prompt_bucket=min(size, prompt_bucket(max(len(p) for p in prompts))),
-        one_prompt=one_prompt,
+        one_prompt=len(prompts) == 1,
+        single=single,
     )
 
 
 def check_float32(model: eqx.Module) -> None:
-    """Raise `BadInput` for weights of another kind: the caches are float32, and so is the comparison."""
-    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))}
-    fix = "cast them with jax.tree.map, or load the model again"
-    require(kinds <= {"float32"}, "weights in float32 to decode with", ", ".join(sorted(kinds)), fix)
+    """Raise `BadInput` for weights of another dtype than the caches'."""
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))}
+    fix = "cast them: jax.tree.map(lambda x: x.astype(jnp.float32), model)"
+    require(dtypes <= {"float32"}, "weights in float32 to decode with", ", ".join(sorted(dtypes)), fix)
 
 
-def longest_block(block_len: int | Int[Array, ""], max_block_len: int | None, max_new_tokens: int) -> int:
+def resolve_max_draft_len(
+    block_len: int | Int[Array, ""], max_draft_len: int | None, max_new_tokens: int
+) -> int:
     """γ_max: as given, or else γ rounded up to a multiple of 8, and no longer than the text to come.
 
-    Raises `BadInput` for γ below 1 or above γ_max. A traced γ is not looked at, and needs a γ_max.
+    Raises `BadInput` for γ below 1 or above γ_max. A traced γ is not checked, and needs a γ_max.
 
-    >>> longest_block(3, None, 64), longest_block(3, 3, 64), longest_block(500, None, 20)
-    (8, 3, 24)
+    >>> [resolve_max_draft_len(*x) for x in [(3, None, 64), (3, 3, 64), (500, None, 20)]]
+    [8, 3, 24]
     """
     if isinstance(block_len, Tracer):
-        return at_least(1, max_block_len, "max_block_len", "pass it, as block_len is traced")
+        return at_least(1, max_draft_len, "max_draft_len", "pass it, because block_len is traced")
     block_len = at_least(1, block_len, "block_len (γ)", "try block_len=4")
-    if max_block_len is None:
+    if max_draft_len is None:
         return -(-min(block_len, max_new_tokens) // 8) * 8
-    return at_least(block_len, max_block_len, "max_block_len", "leave it out, or shorten block_len")
+    return at_least(block_len, max_draft_len, "max_draft_len", "leave it out, or shorten block_len")
 
 
 def check_key(key) -> None:
     """Raise `BadInput` unless this is one PRNG key, old style or new."""
-    fix = "pass key=jax.random.key(0)"
-    require(key is not None, "a key for sampling", None, fix)
+    require(key is not None, "a key for sampling", None, "pass key=jax.random.key(0)")
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    one = isinstance(key, jax.Array) and key.ndim == (0 if typed else 1)
+    is_one = isinstance(key, jax.Array) and key.ndim == (0 if typed else 1)
     got = f"an array of shape {key.shape}" if isinstance(key, jax.Array) else repr(key)
-    require(one, "one key for sampling, from which each row gets its own", got, fix)
+    expected = "one key for sampling, from which each text of a batch gets its own"
+    require(is_one, expected, got, "pass key=jax.random.key(0)")
+
+
+def _threefry(key: PRNGKeyArray) -> PRNGKeyArray:
+    """`key` for JAX's default generator.
+
+    Under `jax.vmap` the others (`rbg`, common on TPUs) draw numbers that depend on the rest of the batch.
+    """
+    data = jax.random.key_data(key)
+    return jax.random.wrap_key_data(data[..., :2], impl="threefry2x32")
 
 
 def _is_batch(prompt) -> bool:
@@ -176,69 +198,66 @@ def _is_batch(prompt) -> bool:
 
 
 def _checked_prompts(config: TransformerConfig, prompts, max_new_tokens: int, batch: bool) -> list:
-    # An empty list may be meant as either.
-    nothing = len(prompts) == 0 or (isinstance(prompts[0], Sequence) and len(prompts[0]) == 0 and not batch)
+    # An empty list may mean an empty prompt or an empty batch.
+    empty = len(prompts) == 0 or (isinstance(prompts[0], Sequence) and len(prompts[0]) == 0 and not batch)
     expected = "a prompt of one or more token ids, or a batch of at least one prompt"
-    require(not nothing, expected, "an empty one", "encode some text first, or leave this call out")
+    require(not empty, expected, "an empty one", "encode some text first, or leave this call out")
     return [
         check_prompt(config, prompt, max_new_tokens, f"row {row} of the batch: " if batch else "")
         for row, prompt in enumerate(prompts)
     ]
 
 
-def _row(prompt, max_new_tokens: int, size: int):
-    pad = jnp.pad if isinstance(prompt, jax.Array) else np.pad
-    length = prompt.shape[0]
-    text = jnp.asarray(pad(prompt, (0, size - length)))
-    return text, jnp.int32(length), jnp.int32(length + max_new_tokens)
+def _padded(prompts: Sequence, size: int) -> Int[Array, "batch size"]:
+    """The prompts in buffers. Traced ones are padded by JAX, which compiles this for each length."""
+    if any(isinstance(prompt, Tracer) for prompt in prompts):
+        return jnp.stack([jnp.pad(prompt, (0, size - len(prompt))) for prompt in prompts])
+    return jnp.asarray(np.stack([np.pad(prompt, (0, size - len(prompt))) for prompt in prompts]))
 
 
 def check_prompt(
     config: TransformerConfig, prompt, max_new_tokens: int, where: str = ""
 ) -> Int[Array | np.ndarray, " prompt"]:
-    """A prompt as int32[prompt]. Its values are checked unless they are being traced."""
-    if not isinstance(prompt, Tracer):
-        # NumPy: JAX would compile what follows anew for each length of prompt.
+    """A prompt as int32[prompt]. Its values are checked unless they are traced."""
+    traced = isinstance(prompt, Tracer)
+    if not traced:
         try:
-            prompt = np.asarray(prompt)
+            prompt = np.asarray(prompt)  # JAX would compile what follows for each length of prompt
         except ValueError:
             fix = "pass one text's token ids, or a list of such"
             raise BadInput(f"{where}a prompt int32[prompt]", "a ragged list", fix) from None
-    right = prompt.ndim == 1 and prompt.size > 0 and np.issubdtype(prompt.dtype, np.integer)
+    is_ids = prompt.ndim == 1 and prompt.size > 0 and np.issubdtype(prompt.dtype, np.integer)
     got = f"shape {tuple(prompt.shape)} of {prompt.dtype}"
-    require(right, f"{where}a prompt of one or more token ids, int32[prompt]", got, "encode the text first")
-    length = prompt.shape[0]
+    require(is_ids, f"{where}a prompt of one or more token ids, int32[prompt]", got, "encode the text first")
+    length, context = prompt.shape[0], config.max_len
     require(
-        length < config.max_len,
-        f"{where}a prompt shorter than the context of {config.max_len} tokens",
+        length < context,
+        f"{where}a prompt shorter than the context of {context} tokens",
         f"{length} tokens",
-        f"keep its last {config.max_len - 1} tokens at most",
+        f"keep its last {context - 1} tokens at most",
     )
     require(
-        length + max_new_tokens <= config.max_len,
-        f"{where}prompt and new tokens within the context of {config.max_len}",
+        length + max_new_tokens <= context,
+        f"{where}prompt and new tokens within the context of {context}",
         f"{length} + {max_new_tokens} = {length + max_new_tokens}",
-        f"pass max_new_tokens={max(config.max_len - length, 0)} at most or shorten the prompt",
+        f"pass max_new_tokens={context - length} at most or shorten the prompt",
     )
-    if not isinstance(prompt, Tracer):
-        low, high = int(prompt.min()), int(prompt.max())
-        if low < 0 or high >= config.vocab_size:
-            raise BadInput(
-                f"{where}token ids in 0..{config.vocab_size - 1}",
-                low if low < 0 else high,
-                "encode the prompt with the model's own tokenizer",
-            )
+    if not traced and (int(prompt.min()) < 0 or int(prompt.max()) >= config.vocab_size):
+        got = int(prompt.min()) if int(prompt.min()) < 0 else int(prompt.max())
+        fix = "encode the prompt with the model's own tokenizer"
+        raise BadInput(f"{where}token ids in 0..{config.vocab_size - 1}", got, fix)
     return prompt.astype(np.int32)
 
 
-def finish(request: Request, text, n, max_new_tokens: int, trace: Trace) -> Output:
-    """Cut the new tokens out of the text buffer; after an early end repeat the stop token."""
-    start = request.row.prompt_len
+def finish(request: Request, buffer, n, trace: Trace, max_new_tokens: int) -> Output:
+    """Cut the new tokens out of the buffers; after an early end, repeat the stop token."""
+    start = request.texts.prompt_len
     cut = partial(_cut, stop_token=request.stop_token, size=max_new_tokens)
-    return Output(request.rows(cut)(text, start, n), n - start, trace)
+    output = Output(over_batch(cut)(buffer, start, n), n - start, trace)
+    return jax.tree.map(lambda x: jnp.squeeze(x, 0), output) if request.single else output
 
 
 @partial(jax.jit, static_argnames="size")
-def _cut(text, start, end, stop_token, size: int) -> Int[Array, " size"]:
-    new = lax.dynamic_slice(text, (start,), (size,))
-    return jnp.where(start + jnp.arange(size) < end, new, stop_token)
+def _cut(buffer, start, end, stop_token, size: int) -> Int[Array, " size"]:
+    new = lax.dynamic_slice(buffer, (start,), (size,))
+    return jnp.where(positions(size, start) < end, new, stop_token)

@@ -1,21 +1,22 @@
 """Adaptive block length: when to stop drafting (paper, section 3).
 
 A draft that will be rejected costs a step of the drafter and gains nothing. After each draft a router
-estimates the probability that the primary accepts it, and drafting ends where that *confidence* falls
-below a threshold τ (the paper's is 0.8). The draft just made is verified in any case: it has been paid
-for. It also must be: a router that threw drafts away by what they are would bend the distribution of
-what is left, while one that only decides whether to go on keeps it exact.
+estimates the probability that the primary accepts it. Drafting ends where that *confidence* falls below a
+threshold τ (the paper's is 0.8). The draft just made is verified in any case. It must be: a router that
+discarded drafts by what they are would change the distribution of the rest, while one that only decides
+whether to go on keeps it exact.
 
-`LearnedRouter`    the paper's: a two-layer MLP on what the drafter knows, see `tandem_edu.train.router`
+`LearnedRouter`    a two-layer MLP on what the drafter knows, see `tandem_edu.train.router`
 `ConfidenceRule`   untrained: the drafter's own probability of the token it drafted
-`EntropyRule`      untrained: how undecided the drafter was
+`EntropyRule`      untrained: the entropy of the drafter's distribution
 
-All look at the drafter's distribution at temperature 1, before top-k and top-p. τ is a traced value:
-another one does not compile anew.
+All use the drafter's distribution at temperature 1, before top-k and top-p. τ is a traced value: another one
+compiles nothing.
 """
 
 import abc
 import hashlib
+import json
 from typing import Any
 
 import equinox as eqx
@@ -25,24 +26,21 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from tandem_edu.decode.drafters import Drafter
+from tandem_edu.drafters import Drafter, PrimaryReader
 from tandem_edu.errors import BadInput, require
+from tandem_edu.model.layers import init_weight
 
 
 class Router(eqx.Module):
-    """What ends a block early: features of a draft → confidence → go on while it is at least `threshold`."""
+    """Ends a block early: features of a draft → confidence → go on while it is at least `threshold`."""
 
     threshold: eqx.AbstractVar[Float[Array, ""]]
-
-    @abc.abstractmethod
-    def n_features(self, d_hidden: int) -> int:
-        """Their number, for a drafter with `d_hidden` hidden values."""
 
     @abc.abstractmethod
     def features(
         self, logits: Float[Array, " vocab"], token: Int[Array, ""], hidden: Float[Array, " d_hidden"]
     ) -> Float[Array, " n_features"]:
-        """What there is to know of the draft `token`."""
+        """What is known of the draft `token`."""
 
     @abc.abstractmethod
     def confidence(self, features: Float[Array, "*batch n_features"]) -> Float[Array, "*batch"]:
@@ -58,10 +56,7 @@ class ConfidenceRule(Router):
     threshold: Float[Array, ""]
 
     def __init__(self, threshold: float):
-        self.threshold = _share("threshold", threshold)
-
-    def n_features(self, d_hidden: int) -> int:
-        return 1
+        self.threshold = _probability("threshold", threshold)
 
     def features(self, logits, token, hidden):
         return jax.nn.softmax(logits)[token][None]
@@ -86,9 +81,6 @@ class EntropyRule(Router):
         require(max_entropy >= 0, "a max_entropy of at least 0 nats", max_entropy, "try 1.0")
         self.threshold = jnp.exp(-jnp.float32(max_entropy))
 
-    def n_features(self, d_hidden: int) -> int:
-        return 1
-
     def features(self, logits, token, hidden):
         return entropy(logits)[None]
 
@@ -101,8 +93,8 @@ class LearnedRouter(Router):
 
         confidence = sigmoid(w₂ · silu(W₁ z + b₁) + b₂),  z the features, standardised
 
-    Made untrained by its constructor; `tandem_edu.train.router.train_router` gives a trained one.
-    `made_for` names the drafter and the γ_max whose drafts it has learned from.
+    The constructor makes an untrained one, `train.train_router` a trained one. `made_for` names the drafter
+    and the γ_max whose drafts it has learned from.
     """
 
     w_in: Float[Array, "n_features d_router"]
@@ -126,29 +118,26 @@ class LearnedRouter(Router):
         key: PRNGKeyArray,
     ):
         size = 2 + top_k + d_hidden
-        self.w_in = jax.random.normal(key, (size, d_router)) / size**0.5
-        self.b_in, self.w_out = jnp.zeros(d_router), jnp.zeros(d_router)
-        self.b_out = jnp.zeros(())
-        self.mean, self.scale = jnp.zeros(size), jnp.ones(size)
-        self.threshold = _share("threshold", threshold)
+        self.w_in = init_weight(key, size, d_router)
+        self.b_in = self.w_out = jnp.zeros(d_router, jnp.float32)
+        self.b_out = jnp.float32(0)
+        self.mean, self.scale = jnp.zeros(size, jnp.float32), jnp.ones(size, jnp.float32)
+        self.threshold = _probability("threshold", threshold)
         self.top_k, self.made_for = top_k, made_for
 
     @property
     def d_hidden(self) -> int:
-        """How many of the drafter's hidden values it looks at."""
+        """How many of the drafter's hidden values are among the features."""
         return self.mean.shape[0] - 2 - self.top_k
 
     def with_threshold(self, threshold: float) -> "LearnedRouter":
         """The same router with another τ."""
-        return eqx.tree_at(lambda router: router.threshold, self, _share("threshold", threshold))
-
-    def n_features(self, d_hidden: int) -> int:
-        return 2 + self.top_k + d_hidden
+        return eqx.tree_at(lambda router: router.threshold, self, _probability("threshold", threshold))
 
     def features(self, logits, token, hidden):
         q = jax.nn.softmax(logits)
-        best = jax.lax.top_k(q, self.top_k)[0]
-        return jnp.concatenate([jnp.stack([entropy(logits), q[token]]), best, hidden])
+        highest = jax.lax.top_k(q, self.top_k)[0]
+        return jnp.concatenate([jnp.stack([entropy(logits), q[token]]), highest, hidden])
 
     def confidence(self, features):
         return jax.nn.sigmoid(self.score(features))
@@ -170,48 +159,40 @@ def entropy(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch"]:
 
 
 def fingerprint(drafter: Drafter) -> str:
-    """A short name for this one drafter: its kind and a digest of its settings and its arrays' beginnings.
+    """A short name for this one drafter: its class and a digest of its settings and weights.
 
     Under a trace the digest is left out.
     """
+    name = type(drafter).__name__
     arrays = [leaf for leaf in jax.tree.leaves(drafter) if eqx.is_inexact_array(leaf)]
-    kind = type(drafter).__name__
     if any(isinstance(leaf, Tracer) for leaf in arrays):
-        return kind
-    # Of every array, because before a training the small ones are alike: norms of ones, maps of identity.
-    digest = hashlib.sha256(repr([_settings(drafter), _settings(getattr(drafter, "model", None))]).encode())
+        return name
+    is_reader = isinstance(drafter, PrimaryReader)
+    settings = drafter.settings() if is_reader else {k: v for k, v in vars(drafter).items() if type(v) is int}
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    # Every array, because before a training some are alike: norms of ones, projections of identity.
     for leaf in arrays:
         digest.update(np.asarray(leaf).reshape(-1)[:4096].tobytes())
-    return f"{kind} {digest.hexdigest()[:12]}"
-
-
-def _settings(module: Any) -> dict[str, Any]:
-    """What a module is besides its arrays: an n-gram's length, an exit's layer."""
-    return {name: value for name, value in getattr(module, "__dict__", {}).items() if _is_setting(value)}
-
-
-def _is_setting(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return all(_is_setting(part) for part in value)
-    return isinstance(value, int | float | str)
+    return f"{name} {digest.hexdigest()[:12]}"
 
 
 def check_router(router: Any, drafter: Drafter, block_len: int | Int[Array, ""]) -> None:
-    """Raise `BadInput` unless this is a router, and if learned, one that knows this drafter and this γ."""
+    """Raise `BadInput` unless this is a router, and if learned, one trained for this drafter and this γ."""
     if not isinstance(router, Router):
-        raise BadInput("a Router", type(router).__name__, "pass ConfidenceRule(0.5), for example")
+        raise BadInput("a Router", type(router).__name__, "pass te.ConfidenceRule(0.5), for example")
     if not isinstance(router, LearnedRouter):
         return
-    name, trained_len = router.made_for
-    mine = fingerprint(drafter)
+    trained_for, trained_len = router.made_for
+    name = fingerprint(drafter)
     fix = "train a router on this drafter's own drafts: tandem-edu train router"
-    require(name.startswith(mine), f"a router trained for this drafter ({mine})", f"one for {name}", fix)
+    matches = trained_for.startswith(name)
+    require(matches, f"a router trained for this drafter ({name})", f"one for {trained_for}", fix)
     got = f"one trained with {trained_len}"
-    fix = f"pass block_len={trained_len}, or train a router with --block-lens {block_len}"
-    fits = isinstance(block_len, Tracer) or trained_len == block_len
-    require(fits, f"a router trained with block_len={block_len}", got, fix)
+    fix = f"pass block_len={trained_len}, or train a router with --block-len {block_len}"
+    matches = isinstance(block_len, Tracer) or trained_len == block_len
+    require(matches, f"a router trained with block_len={block_len}", got, fix)
 
 
-def _share(name: str, value: float) -> Float[Array, ""]:
+def _probability(name: str, value: float) -> Float[Array, ""]:
     require(0 <= value <= 1, f"{name} in [0, 1]", value, "the paper has 0.8")
     return jnp.float32(value)

@@ -1,38 +1,12 @@
-"""Floor 4: measures. Quality of a model, what acceptance is worth, drafters side by side, time."""
+"""Measurements: quality, decoding with several drafters, calibration, intervals, time and its models."""
 
-from tandem_edu.measure.attention import attention_maps as attention_maps
-from tandem_edu.measure.attention import primary_share as primary_share
-from tandem_edu.measure.bootstrap import Interval as Interval
-from tandem_edu.measure.bootstrap import bootstrap as bootstrap
-from tandem_edu.measure.calibration import Calibration as Calibration
-from tandem_edu.measure.calibration import calibration as calibration
-from tandem_edu.measure.calibration import judged_drafts as judged_drafts
-from tandem_edu.measure.decoding import Comparison as Comparison
-from tandem_edu.measure.decoding import Run as Run
-from tandem_edu.measure.decoding import compare as compare
-from tandem_edu.measure.quality import Quality as Quality
-from tandem_edu.measure.quality import qualities as qualities
-from tandem_edu.measure.quality import quality as quality
-from tandem_edu.measure.ratios import Work as Work
-from tandem_edu.measure.ratios import ratio_rows as ratio_rows
-from tandem_edu.measure.ratios import readable as readable
-from tandem_edu.measure.ratios import timed as timed
-from tandem_edu.measure.repetition import repetition_rate as repetition_rate
-from tandem_edu.measure.roofline import PRESETS as PRESETS
-from tandem_edu.measure.roofline import Hardware as Hardware
-from tandem_edu.measure.roofline import read_time as read_time
-from tandem_edu.measure.roofline import ridge as ridge
-from tandem_edu.measure.speedup import tokens_per_call as tokens_per_call
-from tandem_edu.measure.speedup import tokens_per_call_iid as tokens_per_call_iid
-from tandem_edu.measure.speedup import wall_clock_factor as wall_clock_factor
-from tandem_edu.measure.steps import Stepping as Stepping
-from tandem_edu.measure.steps import short_set as short_set
-from tandem_edu.measure.steps import size_in_bytes as size_in_bytes
-from tandem_edu.measure.steps import summing as summing
-from tandem_edu.measure.thresholds import Threshold as Threshold
-from tandem_edu.measure.thresholds import sweep_thresholds as sweep_thresholds
-from tandem_edu.measure.timeline import Span as Span
-from tandem_edu.measure.timeline import timeline as timeline
-from tandem_edu.measure.timing import interleaved as interleaved
-from tandem_edu.measure.timing import machine as machine
-from tandem_edu.measure.timing import spread as spread
+from tandem_edu.measure.calibration import Calibration, calibration, verified_drafts
+from tandem_edu.measure.decoding import Comparison, Run, compare
+from tandem_edu.measure.intervals import Interval, share_interval, spread
+from tandem_edu.measure.quality import Quality, qualities, quality
+from tandem_edu.measure.roofline import PRESETS, Hardware, read_time, ridge
+from tandem_edu.measure.speedup import tokens_per_call, tokens_per_call_iid, wall_clock_factor
+from tandem_edu.measure.steps import draft_steps, read_steps
+from tandem_edu.measure.thresholds import Threshold, sweep_thresholds
+from tandem_edu.measure.timeline import Span, timeline
+from tandem_edu.measure.timing import Work, timed

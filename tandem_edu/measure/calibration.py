@@ -1,12 +1,10 @@
-"""Is a router's confidence what it says it is? Reliability and expected calibration error.
+"""Is a router's confidence calibrated? The reliability diagram and the expected calibration error.
 
-A router is *calibrated* if, of the drafts it gives 70 %, 70 % are accepted. Only judged drafts count:
-those behind a rejected one were never put to the primary.
+A router is *calibrated* if 70 % of the drafts with confidence 0.7 are accepted. Only verified drafts count.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -15,11 +13,9 @@ from tandem_edu.decode import Trace
 from tandem_edu.errors import require
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Drafts in bins of equal width by their confidence; of an empty bin the means are None."""
+class Calibration(NamedTuple):
+    """Drafts in bins of equal width by confidence. An empty bin has no means (None)."""
 
-    edges: tuple[float, ...]
     counts: tuple[int, ...]
     confidence: tuple[float | None, ...]
     """Mean confidence in each bin."""
@@ -29,55 +25,38 @@ class Calibration:
     @property
     def error(self) -> float:
         """ECE = Σ_b n_b / n · |accepted_b - confidence_b| (Naeini et al. 2015)."""
-        gaps = [
-            count * abs(a - c)
-            for count, a, c in zip(self.counts, self.accepted, self.confidence, strict=True)
-            if a is not None and c is not None
-        ]
+        gaps = [n * abs(a - c) for n, c, a in zip(*self, strict=True) if n]  # pyright: ignore
         return sum(gaps) / sum(self.counts)
-
-    def table(self) -> list[dict[str, Any]]:
-        """One JSON-able row a bin."""
-        return [
-            {"from": low, "to": high, "drafts": n, "confidence": c, "accepted": a}
-            for low, high, n, c, a in zip(
-                self.edges, self.edges[1:], self.counts, self.confidence, self.accepted, strict=False
-            )
-        ]
 
 
 def calibration(
     confidence: Float[np.ndarray, " n"], accepted: Float[np.ndarray, " n"], bins: int = 10
 ) -> Calibration:
-    """Sort drafts into `bins` by confidence. Raises `BadInput` for no drafts or no bins.
+    """Sort drafts into `bins` by confidence. Raises `BadInput` for no drafts.
 
-    >>> found = calibration(np.array([0.95, 0.9, 0.25, 0.25]), np.array([1.0, 1.0, 0.0, 1.0]), bins=2)
-    >>> found.counts, found.accepted, round(found.error, 4)  # (2 · |0.5 - 0.25| + 2 · |1 - 0.925|) / 4
+    >>> result = calibration(np.array([0.95, 0.9, 0.25, 0.25]), np.array([1.0, 1.0, 0.0, 1.0]), bins=2)
+    >>> result.counts, result.accepted, round(result.error, 4)  # (2 · |0.5 - 0.25| + 2 · |1 - 0.925|) / 4
     ((2, 2), (0.5, 1.0), 0.1625)
     """
-    require(len(confidence) > 0, "at least one judged draft", "none", "decode more text")
-    require(bins >= 1, "at least one bin", bins, "take 10")
-    confidence, accepted = np.asarray(confidence, np.float64), np.asarray(accepted, np.float64)
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    inside = [place == b for b in range(bins)]
-    return Calibration(
-        edges=tuple(b / bins for b in range(bins + 1)),
-        counts=tuple(int(mask.sum()) for mask in inside),
-        confidence=tuple(float(confidence[mask].mean()) if mask.any() else None for mask in inside),
-        accepted=tuple(float(accepted[mask].mean()) if mask.any() else None for mask in inside),
-    )
+    require(len(confidence) > 0, "at least one verified draft", "none", "decode more text")
+    index = np.minimum((np.asarray(confidence, np.float64) * bins).astype(int), bins - 1)
+    inside = [index == b for b in range(bins)]
+    means = [
+        tuple(float(np.mean(values[mask], dtype=np.float64)) if mask.any() else None for mask in inside)
+        for values in (confidence, accepted)
+    ]
+    return Calibration(tuple(int(mask.sum()) for mask in inside), *means)
 
 
-def judged_drafts(traces: Sequence[Trace]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Confidence and verdict (1 accepted, 0 not) of every draft that was judged in these traces.
+def verified_drafts(traces: Sequence[Trace]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Confidence and result (1 accepted, 0 rejected) of every verified draft in these traces.
 
-    A draft behind a stop token is not counted, nor is one behind a rejected draft.
+    Drafts after a rejected one or after a stop token are not verified.
     """
-    confidence, verdict = [], []
-    for trace in (part for several in traces for part in several.per_text()):
-        for row in trace.to_records():
-            cut = row["emitted"] <= row["accepted"]
-            judged = row["accepted"] if cut else min(row["accepted"] + 1, row["drafted"])
-            confidence += row["confidence"][:judged]
-            verdict += [float(i < row["accepted"]) for i in range(judged)]
-    return np.array(confidence), np.array(verdict)
+    confidence, result = [], []
+    for row in (row for trace in traces for row in trace.to_records()):
+        stopped = row["emitted"] <= row["accepted"]
+        verified = row["accepted"] if stopped else min(row["accepted"] + 1, row["drafted"])
+        confidence += row["confidence"][:verified]
+        result += [float(i < row["accepted"]) for i in range(verified)]
+    return np.array(confidence), np.array(result)

@@ -1,7 +1,7 @@
-"""Drafters side by side: the same prompts, the same primary, each drafter at each block length.
+"""Compare drafters: the same prompts, the same primary, every drafter at every block length.
 
-The yardstick is the primary alone, decoding the same prompts in the same rounds. Times are of whole
-requests at batch 1, prompt included, compilation excluded.
+The baseline is the primary alone on the same prompts in the same rounds. Times are of whole requests at
+batch 1, with the prompt and without compilation.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,24 +12,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from tandem_edu.decode import Drafter, Output, Sampling, generate, speculate
+from tandem_edu.decode import Output, Sampling, generate, speculate
 from tandem_edu.decode.request import check_key
 from tandem_edu.decode.trace import summarise
+from tandem_edu.drafters import Drafter, PrimaryReader
 from tandem_edu.errors import BadInput, require
-from tandem_edu.measure.timing import interleaved, spread
-from tandem_edu.model import PrimaryReader, Transformer
+from tandem_edu.measure.timing import timed
+from tandem_edu.model import Transformer
+
+ALONE = "primary alone"
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One drafter at one block length over all prompts."""
+    """One drafter at one block length, with one output per prompt."""
 
     drafter: str
     block_len: int
     outputs: tuple[Output, ...] = field(repr=False)
-    """One a prompt."""
     seconds: np.ndarray
-    """float[repetitions]: of all prompts together."""
+    """float[repetitions], of all prompts together."""
     speedup: np.ndarray
     """float[repetitions]: seconds of the primary alone in the same round, divided by `seconds`."""
 
@@ -41,7 +43,7 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """All runs, and the primary alone beside them."""
+    """All runs, with the primary alone as the baseline."""
 
     prompts: tuple[np.ndarray, ...]
     primary_outputs: tuple[Output, ...] = field(repr=False)
@@ -56,17 +58,8 @@ class Comparison:
 
     @property
     def block_lens(self) -> list[int]:
-        """The block lengths compared."""
+        """The block lengths compared, in increasing order."""
         return sorted({run.block_len for run in self.runs})
-
-    @property
-    def identical(self) -> bool:
-        """Whether every run wrote what the primary alone wrote, token for token (greedy only)."""
-        return all(
-            np.array_equal(mine.tokens, theirs.tokens)
-            for run in self.runs
-            for mine, theirs in zip(run.outputs, self.primary_outputs, strict=True)
-        )
 
     def of(self, drafter: str) -> list[Run]:
         """One drafter's runs, by block length."""
@@ -74,29 +67,15 @@ class Comparison:
 
     def run(self, drafter: str, block_len: int) -> Run:
         """One run. Raises `BadInput` for a drafter or a block length that was not compared."""
-        found = next((run for run in self.of(drafter) if run.block_len == block_len), None)
-        if found is None:
-            known = f"one of {', '.join(self.drafters)} at γ = {', '.join(map(str, self.block_lens))}"
-            raise BadInput(known, f"{drafter} at γ = {block_len}", "add it to what is compared")
-        return found
+        for run in self.of(drafter):
+            if run.block_len == block_len:
+                return run
+        known = f"one of {', '.join(self.drafters)} at γ = {', '.join(map(str, self.block_lens))}"
+        raise BadInput(known, f"{drafter} at γ = {block_len}", "add it to the comparison")
 
     def fastest(self, drafter: str) -> Run:
-        """The drafter's run of the highest median speedup."""
+        """The drafter's run with the highest median speedup."""
         return max(self.of(drafter), key=lambda run: float(np.median(run.speedup)))
-
-    def typical_prompt(self, block_len: int, tokens: int) -> int:
-        """Which prompt's first `tokens` new ones took the drafters most nearly their mean number of calls."""
-        away = np.zeros(len(self.prompts))
-        for run in (self.run(drafter, block_len) for drafter in self.drafters):
-            for i, out in enumerate(run.outputs):
-                emitted = np.array([row["emitted"] for row in out.trace.to_records()])
-                calls = np.sum(np.cumsum(emitted) - emitted < tokens)
-                away[i] += abs(calls - tokens / run.summary["block_efficiency"])
-        return int(np.argmin(away))
-
-    def table(self) -> list[dict[str, Any]]:
-        """One JSON-able row a run."""
-        return [_row(run) for run in self.runs]
 
 
 def compare(
@@ -110,89 +89,63 @@ def compare(
     repetitions: int = 5,
     progress: bool = False,
     num_samples: int | None = None,
-    **how: Any,
+    **options: Any,
 ) -> Comparison:
     """Decode every prompt with the primary alone and with every drafter at every block length, in turns.
 
     Prompt i is continued with the key `jax.random.fold_in(key, i)`, whatever the drafter. With
-    `num_samples` each request is for so many continuations. `how` goes to `speculate`:
-    `verification="block"`, a `router`, or a `max_block_len` for all, where each γ has its own otherwise.
+    `num_samples`, each request asks for that many continuations. `options` go to `speculate`:
+    `verification="block"`, a `router`, or one `max_draft_len` for all (by default each γ has its own).
 
     Raises `BadInput` for no drafter, no prompt or no block length, and whatever `speculate` raises.
     """
     for name, given in (("drafter", drafters), ("prompt", prompts), ("block length", block_lens)):
         require(len(given) > 0, f"at least one {name}", "none", "pass one")
+    decoders = {
+        (name, block_len): speculating(primary, drafter, block_len, **options)
+        for name, drafter in drafters.items()
+        for block_len in block_lens
+    }
     settings = {
         "max_new_tokens": max_new_tokens,
         "sampling": sampling,
         "key": key,
         "num_samples": num_samples,
     }
-    ways = {
-        (drafter, block_len): speculating(primary, drafters[drafter], block_len, **how)
-        for drafter in drafters
-        for block_len in block_lens
-    }
-    seconds, outputs = decoded_in_turns(primary, ways, prompts, settings, repetitions, progress)
-    alone = seconds.pop(ALONE)
-    runs = [
-        Run(drafter, block_len, outputs[drafter, block_len], taken, alone / taken)
-        for (drafter, block_len), taken in seconds.items()
-    ]
-    greedy = sampling is None or sampling.greedy
-    return Comparison(tuple(prompts), outputs[ALONE], alone, tuple(runs), greedy)
+    seconds, outputs = decoded_in_turns(primary, decoders, prompts, settings, repetitions, progress)
+    alone = seconds[ALONE]
+    runs = tuple(Run(*of, outputs[of], seconds[of], alone / seconds[of]) for of in decoders)
+    return Comparison(tuple(prompts), outputs[ALONE], alone, runs, sampling is None or sampling.greedy)
 
 
-ALONE = "primary alone"
-
-
-def speculating(primary: Transformer, drafter: Any, block_len: int, **how: Any) -> Callable[..., Output]:
-    """`speculate` for `decoded_in_turns`, in a program of its own: the primary reads γ + 1 tokens a call."""
-    how.setdefault("max_block_len", block_len)
-    return partial(speculate, primary, drafter, block_len=block_len, **how)
+def speculating(primary: Transformer, drafter: Any, block_len: int, **options: Any) -> Callable[..., Output]:
+    """`speculate` with its own compiled program, in which the primary reads γ + 1 tokens per call."""
+    return partial(speculate, primary, drafter, block_len=block_len, **{"max_draft_len": block_len} | options)
 
 
 def decoded_in_turns(
     primary: Transformer,
-    ways: Mapping[Any, Callable[..., Output]],
+    decoders: Mapping[Any, Callable[..., Output]],
     prompts: Sequence[np.ndarray],
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     repetitions: int,
     progress: bool = False,
 ) -> tuple[dict[Any, np.ndarray], dict[Any, tuple[Output, ...]]]:
-    """Every prompt decoded in each of the `ways`, and by the primary alone (`ALONE`), taking turns.
+    """Decode every prompt with each decoder and with the primary alone (`ALONE`), in turns.
 
-    A way is called with `prompt` and the `settings`, of which each prompt has a `key` of its own: the same in
-    all ways, which are compared with each other, and another for the next prompt, whose text is to be
-    independent. Gives the seconds of all prompts together, float[repetitions], and the outputs, one a
-    prompt; both by the name of the way.
+    A decoder is called with `prompt` and `settings`. Each prompt has its own key, the same for all decoders.
+    Returns seconds, float[repetitions], of all prompts together, and outputs, one per prompt, by decoder.
     """
-    latest: dict[Any, tuple[Output, ...]] = {}
-    keys = [settings["key"]] * len(prompts)
-    if settings["key"] is not None:
-        check_key(settings["key"])
-        keys = [jax.random.fold_in(key, i) for i, key in enumerate(keys)]
+    key, latest = settings.get("key"), {}
+    if key is not None:
+        check_key(key)
+    keys = [key if key is None else jax.random.fold_in(key, i) for i in range(len(prompts))]
 
-    def decode(name: Any, one: Callable[..., Output]) -> tuple[Output, ...]:
-        given = zip(prompts, keys, strict=True)
-        latest[name] = tuple(one(prompt=prompt, **settings | {"key": own}) for prompt, own in given)
+    def decode(name: Any, decoder: Callable[..., Output]) -> tuple[Output, ...]:
+        pairs = zip(prompts, keys, strict=True)
+        latest[name] = tuple(decoder(prompt=prompt, **{**settings, "key": key}) for prompt, key in pairs)
         return latest[name]
 
-    contenders = {ALONE: partial(generate, primary), **ways}
-    seconds, _ = interleaved(
-        {name: partial(decode, name, one) for name, one in contenders.items()}, repetitions, progress
-    )
-    return seconds, latest
-
-
-def _row(run: Run) -> dict[str, Any]:
-    median, low, high = spread(run.speedup)
-    measures = ("block_efficiency", "mean_accepted", "acceptance_by_position")
-    return {
-        "drafter": run.drafter,
-        "block_len": run.block_len,
-        **{name: run.summary[name] for name in measures},
-        "speedup": median,
-        "speedup_quartiles": [low, high],
-        "tokens_per_second": run.summary["emitted"] / float(np.median(run.seconds)),
-    }
+    contenders = {ALONE: partial(generate, primary), **decoders}
+    calls = {name: partial(decode, name, decoder) for name, decoder in contenders.items()}
+    return timed(calls, repetitions, progress)[0], latest

@@ -1,30 +1,25 @@
 """Why reading several tokens costs hardly more than reading one: the roofline (Williams et al. 2009).
 
-To read n tokens, a model of N weights moves its weights through the chip once and does N multiply-adds,
-2·N operations, a token:
+To read n tokens, a model of N weights loads its weights once and does 2·N operations per token:
 
     time(n) = max(bytes / bandwidth, 2 · N · n / peak)
 
-While the first term is the larger one, n tokens take as long as one. They stop being free at the *ridge*
-n* = peak · bytes / (2 · N · bandwidth). Attention over the cache is left out: it is small while texts are.
+While the first term is larger, n tokens take as long as one. Extra tokens are free up to the *ridge*
+n* = peak · bytes / (2 · N · bandwidth). Attention over the cache is left out; it is small for short texts.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tandem_edu.errors import require
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """A chip by its data sheet: the best it can do, which no program quite reaches."""
+class Hardware(NamedTuple):
+    """A chip by its data sheet: operations and bytes of main memory per second, which no program reaches."""
 
     name: str
     peak: float
-    """Operations per second, at the precision named."""
     bandwidth: float
-    """Bytes per second from main memory."""
     bytes_per_weight: int
-    """At that precision."""
 
 
 PRESETS = (
@@ -34,13 +29,11 @@ PRESETS = (
     Hardware("NVIDIA H100 SXM, bfloat16", 989e12, 3_350e9, 2),
     Hardware("TPU v5e, bfloat16", 197e12, 819e9, 2),
 )
-"""From the makers' data sheets (dense, without sparsity); the laptop is a round figure."""
+"""From the makers' data sheets (dense, without sparsity); the laptop's numbers are rounded."""
 
 
 def read_time(hardware: Hardware, weights: float | int, tokens: float | int) -> float:
-    """Seconds to read `tokens` tokens with a model of so many weights: the larger of both terms.
-
-    Raises `BadInput` for a size that is not above 0.
+    """time(n), in seconds, for n = `tokens` and N = `weights`. Raises `BadInput` unless both are above 0.
 
     >>> chip = Hardware("round numbers", peak=1e12, bandwidth=1e11, bytes_per_weight=4)
     >>> read_time(chip, weights=1e9, tokens=1), read_time(chip, weights=1e9, tokens=100)
@@ -53,9 +46,5 @@ def read_time(hardware: Hardware, weights: float | int, tokens: float | int) -> 
 
 
 def ridge(hardware: Hardware) -> float:
-    """n*, the number of tokens that take as long to compute as the weights take to move.
-
-    >>> ridge(Hardware("round numbers", peak=1e12, bandwidth=1e11, bytes_per_weight=4))
-    20.0
-    """
+    """n*: how many tokens take as long to compute as the weights take to load."""
     return hardware.peak * hardware.bytes_per_weight / (2 * hardware.bandwidth)

@@ -1,4 +1,4 @@
-"""Who works when: the steps of a decoding as spans of time, from its trace and what a step costs."""
+"""When each model works: a decoding as spans of time, from its trace and the cost of each step."""
 
 from typing import NamedTuple
 
@@ -8,27 +8,19 @@ from tandem_edu.errors import require
 
 
 class Span(NamedTuple):
-    """One stretch of work."""
+    """One span of work by one model, "primary" or "drafter", and the tokens emitted at its end."""
 
     who: str
-    """"primary" or "drafter"."""
     start: float
     end: float
     tokens: int
-    """Emitted when it ends."""
 
 
 def timeline(trace: Trace, draft_cost: float, verify_cost: float) -> list[Span]:
-    """The spans of one text, in units of one decoding step of the primary (costs are in these units).
+    """The spans of one text. Time and costs are in decoding steps of the primary.
 
-    `draft_cost` is c, `verify_cost` v(γ), both measured. Where nothing is drafted at all, as in
-    `generate`, a call of the primary costs 1. Raises `BadInput` for costs that are not above 0, or a batch.
-
-    >>> from tandem_edu.decode.trace import Trace
-    >>> import jax.numpy as jnp
-    >>> alone = Trace.of_single_tokens(jnp.int32(2), rows=4)
-    >>> [(span.who, span.start, span.end) for span in timeline(alone, 0.1, 1.5)]
-    [('primary', 0.0, 1.0), ('primary', 1.0, 2.0)]
+    `draft_cost` is c, `verify_cost` is v(γ), both measured. A call of the primary costs 1 if nothing is
+    drafted, as in `generate`. Raises `BadInput` for a cost that is not above 0, and for a batch.
     """
     require(draft_cost > 0 and verify_cost > 0, "costs above 0", (draft_cost, verify_cost), "measure them")
     rows = records_of_one_text(trace)
@@ -36,8 +28,6 @@ def timeline(trace: Trace, draft_cost: float, verify_cost: float) -> list[Span]:
     spans, now = [], 0.0
     for row in rows:
         if row["drafted"]:
-            spans.append(Span("drafter", now, now + row["drafted"] * draft_cost, 0))
-            now = spans[-1].end
-        spans.append(Span("primary", now, now + call, row["emitted"]))
-        now = spans[-1].end
+            spans.append(Span("drafter", now, now := now + row["drafted"] * draft_cost, 0))
+        spans.append(Span("primary", now, now := now + call, row["emitted"]))
     return spans

@@ -1,10 +1,10 @@
 """The key/value cache: an immutable value with a length.
 
-Axis names: `n_kv_heads`, `capacity` (slots), `head_dim`. One pair of arrays per layer, heads first,
-so that attention reads each head's keys as one contiguous block.
+*A rollback sets a shorter length.* Entries beyond the length are never attended to, and the next write
+replaces them. Speculative decoding needs nothing else to forget rejected drafts.
 
-*Rollback is not advancing the length*: what lies beyond `length` is never attended to, and the next
-write goes over it. That is all speculative decoding needs to forget rejected drafts.
+Axis names: `n_kv_heads`, `capacity` (slots), `head_dim`. Heads come before slots, so that attention reads
+the keys of one head as one contiguous piece of memory.
 """
 
 import equinox as eqx
@@ -20,8 +20,8 @@ KV = tuple[Float[Array, "*batch n_kv_heads len head_dim"], Float[Array, "*batch 
 class Cache(eqx.Module):
     """Keys and values of the first `length` tokens, for every layer.
 
-    `lax.dynamic_update_slice` clamps a write that would run over the end, and so would overwrite valid
-    entries: make `capacity` at least the longest text plus the widest write (γ_max + 1).
+    Choose `capacity` at least as large as the longest text plus the widest write (γ_max + 1):
+    `lax.dynamic_update_slice` moves a write that would run over the end, and so would destroy entries.
 
     >>> cfg = TransformerConfig(vocab_size=8, d_model=4, n_layers=2, n_heads=2, n_kv_heads=1,
     ...                         d_ff=8, max_len=16)
@@ -36,8 +36,8 @@ class Cache(eqx.Module):
 
     @classmethod
     def empty(cls, config: TransformerConfig, capacity: int) -> "Cache":
-        """A cache with room for `capacity` tokens and none in it."""
-        zeros = jnp.zeros((config.n_kv_heads, capacity, config.head_dim))
+        """A cache for `capacity` tokens that holds none."""
+        zeros = jnp.zeros((config.n_kv_heads, capacity, config.head_dim), jnp.float32)
         return cls((zeros,) * config.n_layers, (zeros,) * config.n_layers, jnp.int32(0))
 
     @property
@@ -45,19 +45,16 @@ class Cache(eqx.Module):
         """Number of slots."""
         return self.k[0].shape[-2]
 
-    def write(self, layer: int, start: Int[Array, ""], kv: KV) -> "Cache":
-        """Put a run of keys and values into `layer` from slot `start` on; the length stays."""
-        k, v = kv
-        at = (jnp.int32(0), start, jnp.int32(0))
-        return eqx.tree_at(
-            lambda cache: (cache.k[layer], cache.v[layer]),
-            self,
-            (
-                lax.dynamic_update_slice(self.k[layer], k, at),
-                lax.dynamic_update_slice(self.v[layer], v, at),
-            ),
-        )
+    def __getitem__(self, layer: int) -> KV:
+        """The keys and values of one layer, all slots."""
+        return self.k[layer], self.v[layer]
+
+    def append(self, layer: int, kv: KV) -> "Cache":
+        """Write `kv` into `layer` from slot `length` on. The length stays until `with_length`."""
+        at = (jnp.int32(0), self.length, jnp.int32(0))
+        k, v = (lax.dynamic_update_slice(old, new, at) for old, new in zip(self[layer], kv, strict=True))
+        return eqx.tree_at(lambda cache: (cache.k[layer], cache.v[layer]), self, (k, v))
 
     def with_length(self, length: Int[Array, ""] | int) -> "Cache":
-        """The same entries with another length: shorter is a rollback."""
+        """The same entries with another length; a shorter one is a rollback."""
         return eqx.tree_at(lambda cache: cache.length, self, jnp.asarray(length, jnp.int32))

@@ -1,4 +1,4 @@
-"""The numbers that define a model: one frozen, JSON-able dataclass, checked where it is made."""
+"""The sizes that define a model: one frozen, JSON-able dataclass, checked when it is made."""
 
 import dataclasses
 from typing import Any
@@ -14,14 +14,13 @@ class TransformerConfig:
 
     - `vocab_size`: number of token ids; ids are `0 .. vocab_size - 1`.
     - `d_model`: width of the residual stream. `d_model / n_heads` (`head_dim`) must be even, because
-      rotary embeddings turn pairs of coordinates.
+      rotary embeddings rotate pairs of coordinates.
     - `n_layers`, `n_heads`, `d_ff`: depth, query heads, inner width of the SwiGLU.
     - `n_kv_heads`: key/value heads, a divisor of `n_heads` (grouped-query attention).
     - `max_len`: the context: prompt and new tokens together are at most this many.
-    - `tie_embeddings`: the output head is the transposed embedding.
-    - `shared_vocab`: the embedding and the head are *another* model's, frozen: a secondary that
-      speaks its primary's language. `d_embed` is then that model's width; where it differs from
-      `d_model`, two trained linear maps lead from one to the other and back.
+    - `tie_embeddings`: the output layer is the transposed embedding.
+    - `shared_vocab`: the embedding and the output layer are the primary's, frozen. `d_embed` is then the
+      primary's width; where it differs from `d_model`, two trained matrices connect the widths.
 
     Raises `BadInput` for sizes that do not fit together.
 
@@ -47,7 +46,7 @@ class TransformerConfig:
     d_embed: int | None = None
 
     def __post_init__(self) -> None:
-        # Plain numbers, because JSON knows no others. Frozen, hence this way.
+        # Plain numbers, because JSON has no others. The class is frozen, hence this way.
         for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_len"):
             object.__setattr__(self, name, at_least(1, getattr(self, name), name, "fix the config"))
         if self.d_embed is not None:
@@ -57,30 +56,19 @@ class TransformerConfig:
         for name in ("tie_embeddings", "shared_vocab"):
             value = getattr(self, name)
             require(isinstance(value, bool), f"{name} to be True or False", repr(value), "fix the config")
-        require(
-            self.d_model % self.n_heads == 0,
-            "d_model divisible by n_heads",
-            f"d_model={self.d_model} and n_heads={self.n_heads}",
-            f"take d_model={-(-self.d_model // self.n_heads) * self.n_heads}",
-        )
-        require(
-            self.head_dim % 2 == 0,
-            "an even head_dim = d_model / n_heads (rotary embeddings turn pairs)",
-            f"{self.d_model} / {self.n_heads} = {self.head_dim}",
-            "halve n_heads or double d_model",
-        )
-        require(
-            self.n_heads % self.n_kv_heads == 0,
-            "n_heads divisible by n_kv_heads",
-            f"n_heads={self.n_heads} and n_kv_heads={self.n_kv_heads}",
-            f"take n_kv_heads={self.n_heads} or 1",
-        )
-        require(
-            self.d_embed is None or self.shared_vocab,
-            "d_embed only together with shared_vocab=True",
-            f"d_embed={self.d_embed} and shared_vocab=False",
-            "leave d_embed out",
-        )
+        d_model, n_heads, n_kv_heads = self.d_model, self.n_heads, self.n_kv_heads
+        got = f"d_model={d_model} and n_heads={n_heads}"
+        fix = f"take d_model={-(-d_model // n_heads) * n_heads}"
+        require(d_model % n_heads == 0, "d_model divisible by n_heads", got, fix)
+        expected = "an even head_dim = d_model / n_heads (rotary embeddings rotate pairs)"
+        got = f"{d_model} / {n_heads} = {self.head_dim}"
+        require(self.head_dim % 2 == 0, expected, got, "halve n_heads or double d_model")
+        got = f"n_heads={n_heads} and n_kv_heads={n_kv_heads}"
+        fix = f"take n_kv_heads={n_heads} or 1"
+        require(n_heads % n_kv_heads == 0, "n_heads divisible by n_kv_heads", got, fix)
+        fits = self.d_embed is None or self.shared_vocab
+        got = f"d_embed={self.d_embed} and shared_vocab=False"
+        require(fits, "d_embed only together with shared_vocab=True", got, "leave d_embed out")
 
     @property
     def head_dim(self) -> int:
@@ -100,12 +88,9 @@ class TransformerConfig:
     def from_dict(cls, fields: dict[str, Any]) -> "TransformerConfig":
         """The config of `to_dict`. Raises `BadInput` for missing or unknown fields."""
         known = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(fields, dict) or (unknown := set(fields) - known):
-            raise BadInput(
-                f"fields among {sorted(known)}",
-                unknown if isinstance(fields, dict) else fields,
-                "was this written by another version?",
-            )
+        unknown = fields.keys() - known if isinstance(fields, dict) else fields
+        fix = "was this written by another version?"
+        require(not unknown, f"fields among {sorted(known)}", unknown, fix)
         try:
             return cls(**fields)
         except TypeError as error:

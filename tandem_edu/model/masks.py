@@ -1,29 +1,39 @@
-"""Who may look at whom: boolean masks, `True` where a query (row) sees a key (column).
+"""Who sees whom: boolean masks, `True` where a query (row) may attend to a key (column).
 
-Axis names: `q_len` queries, `kv_len` keys, `seq` both at once. Positions count from the text's start.
+Positions count from the start of the text. Axis names: `q_len` queries, `kv_len` keys, `seq` tokens.
 """
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 
-def causal_mask(seq: int) -> Bool[Array, "seq seq"]:
-    """Token i sees the tokens t ≤ i.
+def positions(count: int, start: int | Int[Array, ""] = 0) -> Int[Array, " count"]:
+    """start, start + 1, ..., start + count - 1.
 
-    >>> causal_mask(3).astype(int).tolist()
-    [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    >>> positions(3, start=5).tolist()
+    [5, 6, 7]
     """
-    return cached_mask(jnp.int32(0), seq, seq)
+    return jnp.arange(count, dtype=jnp.int32) + jnp.asarray(start, jnp.int32)
 
 
-def cached_mask(length: Int[Array, ""], q_len: int, capacity: int) -> Bool[Array, "q_len capacity"]:
-    """The mask of `q_len` new tokens after `length` cached ones, over all slots of the cache.
+def visible(
+    key: Int[Array, " kv_len"],
+    last: Int[Array, " q_len"],
+    first: Int[Array, " q_len"] | None = None,
+) -> Bool[Array, "q_len kv_len"]:
+    """Query i sees the keys at positions first_i ≤ t ≤ last_i; without `first`, all t ≤ last_i.
 
-    >>> cached_mask(jnp.int32(2), q_len=2, capacity=5).astype(int).tolist()
-    [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+    Every mask is such a window, in a parallel pass as with a cache:
+
+    - causal: last = the query's own position;
+    - a tandem's own keys: from the start of the query's block, k(i), to the query;
+    - the primary's keys: last = k(i) - 1.
+
+    >>> visible(positions(4), last=positions(2, start=1)).astype(int).tolist()
+    [[1, 1, 0, 0], [1, 1, 1, 0]]
     """
-    query = length + jnp.arange(q_len)
-    return jnp.arange(capacity)[None, :] <= query[:, None]
+    mask = key[None, :] <= last[:, None]
+    return mask if first is None else mask & (key[None, :] >= first[:, None])
 
 
 def block_starts(
@@ -33,25 +43,26 @@ def block_starts(
 
         k(i) = max(0, offset + floor((i - offset) / γ) · γ)
 
-    Blocks start at `offset`, `offset + γ`, ...; what is before `offset` is cut on the same grid, so the
-    first block may be shorter. `block_len` (γ) and `offset` may be traced values.
+    Blocks start at `offset`, `offset + γ`, ... Tokens before the offset are divided in the same way,
+    counting backwards, so the first block may be shorter. `block_len` (γ) and `offset` may be traced.
 
     >>> block_starts(7, block_len=3).tolist()
     [0, 0, 0, 3, 3, 3, 6]
     >>> block_starts(7, block_len=3, offset=1).tolist()
     [0, 1, 1, 1, 4, 4, 4]
     """
-    position = jnp.arange(seq)
-    return jnp.maximum(0, offset + (position - offset) // block_len * block_len)
+    block_len, offset = (jnp.asarray(number, jnp.int32) for number in (block_len, offset))
+    return jnp.maximum(0, offset + (positions(seq) - offset) // block_len * block_len)
 
 
 def tandem_masks(
     starts: Int[Array, " seq"], own_history: bool = False
 ) -> tuple[Bool[Array, "seq seq"], Bool[Array, "seq seq"]]:
-    """The secondary's two masks: over its own keys, and over the primary's.
+    """The two masks of a secondary that reads a whole text: over its own keys, and over the primary's.
 
-    Token i sees its own representations of k(i) ≤ t ≤ i (with `own_history`, of every t ≤ i), and
-    the primary's of t < k(i). `starts` is k(i) for each token, see `block_starts`.
+    Token i sees its own representations of k(i) ≤ t ≤ i (with `own_history`, of every t ≤ i), and the
+    primary's of t < k(i). `starts` holds k(i), see `block_starts`. (Equation 2 of the paper, as printed,
+    is off by one from its figures 1 and 4; this follows the figures.)
 
     >>> own, primary = tandem_masks(block_starts(4, block_len=2))
     >>> own.astype(int).tolist()
@@ -59,7 +70,6 @@ def tandem_masks(
     >>> primary.astype(int).tolist()
     [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
     """
-    seq = starts.shape[0]
-    before_block = jnp.arange(seq)[None, :] < starts[:, None]
-    own = causal_mask(seq) if own_history else causal_mask(seq) & ~before_block
-    return own, before_block
+    position = positions(starts.shape[0])
+    own = visible(position, last=position, first=None if own_history else starts)
+    return own, visible(position, last=starts - 1)

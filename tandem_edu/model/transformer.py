@@ -1,62 +1,54 @@
-"""The transformer: one set of weights, three ways through them.
+"""The transformer: one set of weights, one loop over the layers, three ways to call it.
 
-- *full*: `model(tokens)`, every position at once, for training and for reading;
-- *prefill*: the prompt into an empty cache;
-- *extend*: a few more tokens after the cached ones; one token is a decoding step, γ + 1 a verification.
+- *full*: `model(tokens)`, every position at once, for training and reading;
+- *prefill*: a prompt into an empty cache;
+- *extend*: a few tokens after the cached ones. One token is a decoding step, γ + 1 a verification.
 
 Axis names: `seq` tokens of a text, `q_len` new tokens after the cached ones, `d_model` the residual
 stream, `depth` = n_layers + 1 residual states (0 = embeddings, last = input of the final norm).
 """
 
-from functools import partial
-from typing import Literal, overload
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from tandem_edu import kernels
 from tandem_edu.errors import require
-from tandem_edu.model import narrow
-from tandem_edu.model.cache import Cache
+from tandem_edu.model.cache import KV, Cache
 from tandem_edu.model.config import TransformerConfig
-from tandem_edu.model.layers import (
-    Block,
-    RMSNorm,
-    attend,
-    attend_causal,
-    init_weight,
-    linear,
-    rope_table,
-)
-from tandem_edu.model.masks import cached_mask, causal_mask
+from tandem_edu.model.layers import Block, KVSource, RMSNorm, Rope, init_weight, linear, rope_table
+from tandem_edu.model.masks import positions, visible
+
+KVSources = Callable[[int, KV, Any], tuple[Sequence[KVSource], Any]]
+"""(layer, the layer's own keys and values, carry) → what the layer attends to, and the next carry."""
 
 
 class Embedding(eqx.Module):
-    """The way in (embedding) and the way out (head). A secondary may borrow its primary's, frozen."""
+    """Token ids to vectors (`table`) and vectors to scores (`head`; `None`: the table again)."""
 
-    embedding: Float[Array, "vocab d_embed"]
+    table: Float[Array, "vocab d_embed"]
     head: Float[Array, "d_embed vocab"] | None
 
     def __init__(self, config: TransformerConfig, *, key: PRNGKeyArray):
-        embed_key, head_key = jax.random.split(key)
-        self.embedding = 0.02 * jax.random.normal(embed_key, (config.vocab_size, config.embed_dim))
-        self.head = None
-        if not config.tie_embeddings:
-            self.head = 0.02 * jax.random.normal(head_key, (config.embed_dim, config.vocab_size))
+        table_key, head_key = jax.random.split(key)
+        shape = (config.vocab_size, config.embed_dim)
+        self.table = 0.02 * jax.random.normal(table_key, shape, jnp.float32)
+        tied = config.tie_embeddings
+        self.head = None if tied else 0.02 * jax.random.normal(head_key, shape[::-1], jnp.float32)
 
     def embed(self, tokens: Int[Array, "*batch seq"]) -> Float[Array, "*batch seq d_embed"]:
-        """The embedding of each token."""
-        if tokens.ndim == 1 and 0 < tokens.size <= 16:
-            # One by one: XLA would share out a gather of a few rows among the cores, which takes longer.
-            return jnp.stack([self.embedding[token] for token in tokens])
-        return self.embedding[tokens]
+        """The vector of each token."""
+        return kernels.take_rows(self.table, tokens)
 
     def logits(self, x: Float[Array, "*batch seq d_embed"]) -> Float[Array, "*batch seq vocab"]:
         """One score per token id."""
         if self.head is not None:
             return linear(x, self.head)
-        scores = narrow.product(x.reshape(-1, x.shape[-1]), self.embedding, transposed=True)
+        scores = kernels.matmul(x.reshape(-1, x.shape[-1]), self.table, transposed=True)
         return scores.reshape(*x.shape[:-1], -1)
 
 
@@ -76,24 +68,22 @@ class Transformer(eqx.Module):
     (True, 3)
     """
 
-    vocabulary: Embedding
+    embedding: Embedding
     embed_in: Float[Array, "d_embed d_model"] | None
     embed_out: Float[Array, "d_model d_embed"] | None
     blocks: tuple[Block, ...]
     final_norm: RMSNorm
     config: TransformerConfig = eqx.field(static=True)
 
-    def __init__(self, config: TransformerConfig, *, key: PRNGKeyArray, vocabulary: Embedding | None = None):
-        """Random weights. With `config.shared_vocab`, and only then, pass the primary's `vocabulary`.
+    def __init__(self, config: TransformerConfig, *, key: PRNGKeyArray, embedding: Embedding | None = None):
+        """Random weights. With `config.shared_vocab`, and only then, pass the primary's `embedding`.
 
-        Raises `BadInput` for a vocabulary that does not fit `config`.
+        Raises `BadInput` for an embedding that does not fit `config`.
         """
-        vocab_key, in_key, out_key, *block_keys = jax.random.split(key, config.n_layers + 3)
-        _check_vocabulary(config, vocabulary)
-        if vocabulary is None:
-            vocabulary = Embedding(config, key=vocab_key)
+        embed_key, in_key, out_key, *block_keys = jax.random.split(key, config.n_layers + 3)
+        _check_embedding(config, embedding)
         resize = config.embed_dim != config.d_model
-        self.vocabulary = vocabulary
+        self.embedding = Embedding(config, key=embed_key) if embedding is None else embedding
         self.embed_in = init_weight(in_key, config.embed_dim, config.d_model) if resize else None
         self.embed_out = init_weight(out_key, config.d_model, config.embed_dim) if resize else None
         self.blocks = tuple(Block(config, key=block_key) for block_key in block_keys)
@@ -105,29 +95,22 @@ class Transformer(eqx.Module):
     @overload
     def __call__(self, tokens, *, return_hidden: Literal[True]) -> tuple[Array, Array]: ...
     def __call__(self, tokens: Int[Array, "*batch seq"], *, return_hidden: bool = False):
-        """Next-token logits `float32[*batch, seq, vocab]` at every position.
+        """Next-token logits `float[*batch, seq, vocab]` at every position.
 
-        With `return_hidden` also the residual stream, `float32[*batch, n_layers + 1, seq, d_model]`:
-        0 = embeddings, l = after layer l, the last one is the input of the final norm. Raises `BadInput` for
-        tokens that are no array of integers.
+        With `return_hidden` also the residual stream, `float[*batch, n_layers + 1, seq, d_model]`:
+        0 = embeddings, l = after layer l, the last one is the input of the final norm. Raises `BadInput`
+        unless `tokens` is an array of integers.
         """
         got = getattr(tokens, "dtype", type(tokens).__name__)
-        whole = hasattr(tokens, "dtype") and jnp.issubdtype(tokens.dtype, jnp.integer)
-        require(whole, "tokens as an array of integers", got, "pass jnp.array(tokens)")
-        seq = tokens.shape[-1]
-        rope = rope_table(jnp.arange(seq), self.config.head_dim, self.config.rope_theta)
-        mask = causal_mask(seq)
-        states = [self.embed(tokens)]
-        for block in self.blocks:
-            x = states[-1]
-            kv = block.write(x, rope)
-            states.append(block.read(x, rope, partial(attend_causal, sides=[kv], masks=[mask])))
+        integers = hasattr(tokens, "dtype") and jnp.issubdtype(tokens.dtype, jnp.integer)
+        require(integers, "tokens as an array of integers", got, "pass jnp.array(tokens)")
+        position = positions(tokens.shape[-1])
+        own_keys_values = lambda layer, kv, carry: ([kv], carry)
+        states, _ = self.run_layers(
+            self.embed(tokens), self.rope(position), [visible(position, last=position)], own_keys_values
+        )
         logits = self.logits(states[-1])
         return (logits, jnp.stack(states, axis=-3)) if return_hidden else logits
-
-    def init_cache(self, capacity: int) -> Cache:
-        """An empty cache with room for `capacity` tokens."""
-        return Cache.empty(self.config, capacity)
 
     def prefill(
         self, tokens: Int[Array, " seq"], length: int | Int[Array, ""], capacity: int
@@ -136,7 +119,7 @@ class Transformer(eqx.Module):
 
         Returns the residual stream of every position and the cache.
         """
-        _, hidden, cache = self.extend(tokens, self.init_cache(capacity), return_hidden=True)
+        _, hidden, cache = self.extend(tokens, Cache.empty(self.config, capacity), return_hidden=True)
         return hidden, cache.with_length(length)
 
     @overload
@@ -146,46 +129,76 @@ class Transformer(eqx.Module):
     def extend(self, tokens: Int[Array, " q_len"], cache: Cache, *, return_hidden: bool = False):
         """Read `q_len` more tokens after the cached ones.
 
-        Returns their logits `float32[q_len, vocab]`, with `return_hidden` their residual stream
-        `float32[n_layers + 1, q_len, d_model]`, and the longer cache. The caller sees to it that
-        `cache.length + q_len` is at most the capacity.
+        Returns their logits `float[q_len, vocab]`, with `return_hidden` their residual stream
+        `float[n_layers + 1, q_len, d_model]`, and the longer cache. `cache.length + q_len` must not exceed
+        the capacity.
         """
-        q_len = tokens.shape[0]
-        position = cache.length + jnp.arange(q_len)
-        rope = rope_table(position, self.config.head_dim, self.config.rope_theta)
-        mask = cached_mask(cache.length, q_len, cache.capacity)
-        states = [self.embed(tokens)]
-        for layer, block in enumerate(self.blocks):
-            x = states[-1]
-            cache = cache.write(layer, cache.length, block.write(x, rope))
-            attention = partial(attend, sides=[(cache.k[layer], cache.v[layer])], masks=[mask])
-            states.append(block.read(x, rope, attention))
-        cache = cache.with_length(cache.length + q_len)
+        states, cache = self.extend_states(self.embed(tokens), cache)
         logits = self.logits(states[-1])
         return (logits, jnp.stack(states), cache) if return_hidden else (logits, cache)
 
+    def extend_states(
+        self, x: Float[Array, "q_len d_model"], cache: Cache
+    ) -> tuple[list[Float[Array, "q_len d_model"]], Cache]:
+        """`extend` from residual state 0 to the last: all residual states, and the longer cache."""
+        position = positions(x.shape[0], start=cache.length)
+        mask = visible(positions(cache.capacity), last=position)
+        states, cache = self.run_layers(x, self.rope(position), [mask], append_to_cache, cache)
+        return states, cache.with_length(cache.length + x.shape[0])
+
+    def run_layers(
+        self,
+        x: Float[Array, "*batch seq d_model"],
+        rope: Rope,
+        masks: Sequence[Bool[Array, "seq _"]],
+        kv_sources: KVSources,
+        carry: Any = None,
+        depth: int | None = None,
+    ) -> tuple[list[Float[Array, "*batch seq d_model"]], Any]:
+        """The loop over the layers (or the first `depth` of them): all residual states, the last carry.
+
+        `kv_sources` says which keys and values each layer attends to, one `mask` for each. It is all that
+        distinguishes a full pass, a cached one, and a secondary that attends to its primary.
+        """
+        states = [x]
+        for layer, block in enumerate(self.blocks[:depth]):
+            kv = block.keys_values(states[-1], rope)
+            sources, carry = kv_sources(layer, kv, carry)
+            states.append(block(states[-1], rope, sources, masks))
+        return states, carry
+
+    def rope(self, position: Int[Array, " seq"]) -> Rope:
+        """The rotary embedding's cos and sin at these positions."""
+        return rope_table(position, self.config.head_dim, self.config.rope_theta)
+
     def embed(self, tokens: Int[Array, "*batch seq"]) -> Float[Array, "*batch seq d_model"]:
         """Residual state 0."""
-        x = self.vocabulary.embed(tokens)
+        x = self.embedding.embed(tokens)
         return x if self.embed_in is None else linear(x, self.embed_in)
 
     def logits(self, x: Float[Array, "*batch seq d_model"]) -> Float[Array, "*batch seq vocab"]:
-        """Final norm and head."""
-        x = self.final_norm(x)
-        return self.vocabulary.logits(x if self.embed_out is None else linear(x, self.embed_out))
+        """Final norm and output layer."""
+        return self.output_layer(self.final_norm(x))
+
+    def output_layer(self, x: Float[Array, "*batch seq d_model"]) -> Float[Array, "*batch seq vocab"]:
+        """Scores of a residual state that has been normalised."""
+        return self.embedding.logits(x if self.embed_out is None else linear(x, self.embed_out))
 
 
-def _check_vocabulary(config: TransformerConfig, vocabulary: Embedding | None) -> None:
-    if vocabulary is None:
-        fix = "pass vocabulary=primary.vocabulary, or set shared_vocab=False"
-        require(not config.shared_vocab, "a vocabulary to share", None, fix)
+def append_to_cache(layer: int, kv: KV, cache: Cache) -> tuple[Sequence[KVSource], Cache]:
+    """`kv_sources` of a cached pass: write the new keys and values, attend to all that the cache holds."""
+    cache = cache.append(layer, kv)
+    return [cache[layer]], cache
+
+
+def _check_embedding(config: TransformerConfig, embedding: Embedding | None) -> None:
+    if embedding is None:
+        fix = "pass embedding=primary.embedding, or set shared_vocab=False"
+        require(not config.shared_vocab, "an embedding to share", None, fix)
         return
-    rows, width = vocabulary.embedding.shape
-    require(
-        (rows, width) == (config.vocab_size, config.embed_dim),
-        f"a vocabulary of {config.vocab_size} tokens x {config.embed_dim}",
-        f"{rows} x {width}",
-        f"set vocab_size={rows}, shared_vocab=True and d_embed={width}",
-    )
-    got = f"shared_vocab={config.shared_vocab} with a vocabulary"
-    require(config.shared_vocab, "shared_vocab=True where one is lent", got, "set it, or lend none")
+    rows, width = embedding.table.shape
+    expected = f"an embedding of {config.vocab_size} tokens x {config.embed_dim}"
+    fix = f"set vocab_size={rows}, shared_vocab=True and d_embed={width}"
+    require((rows, width) == (config.vocab_size, config.embed_dim), expected, f"{rows} x {width}", fix)
+    got = f"shared_vocab={config.shared_vocab} with an embedding"
+    require(config.shared_vocab, "shared_vocab=True with an embedding to share", got, "set it, or pass none")

@@ -1,4 +1,4 @@
-"""Pictures of ideas rather than of measurements: masks, rooflines, the speedup formula, who works when."""
+"""Pictures of ideas: the mask, the roofline, the speedup formula, and which model works when."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,133 +6,76 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from tandem_edu.measure import Comparison, Span, spread, tokens_per_call_iid, wall_clock_factor
 from tandem_edu.measure.roofline import Hardware, read_time, ridge
-from tandem_edu.measure.speedup import tokens_per_call_iid, wall_clock_factor
-from tandem_edu.measure.timeline import Span
 from tandem_edu.model.masks import block_starts, tandem_masks
-from tandem_edu.show.picture import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    Picture,
-    canvas,
-    legend,
-    primary_alone,
-    series,
-    untypeset,
-    widest,
-)
+from tandem_edu.show.palette import BLACK, GREY, PRIMARY, TANDEM, plain, series
+from tandem_edu.show.picture import Picture, canvas, error_bars, legend, log_scales, primary_alone, shifts
+from tandem_edu.show.tables import speedup_cell
 
 
 def block_mask(seq: int, block_len: int, offset: int = 0, token: int | None = None) -> Picture:
-    """Whose representations each token of the secondary sees; `token` marks one row and says it in words."""
-    own, primary = _masks(seq, block_len, offset)
-    title = f"Who sees what (γ = {block_len})"
-    figure, axes = canvas(title, "token looked at", "token that looks", 5.6, 5.0, (0.65, 0.65))
+    """Which tokens each token of the secondary attends to, and through which model.
+
+    `token` marks one row and describes it in the alternative text.
+    """
+    longer = tandem_masks(block_starts(max(seq, 32), block_len, offset))  # JAX compiles one length
+    own, primary = (np.asarray(mask)[:seq, :seq] for mask in longer)
+    title = f"What each token attends to (γ = {block_len})"
+    figure, axes = canvas(title, "attended token (key)", "attending token (query)", 5.6, 5.0)
     axes.grid(visible=False)
-    colours = ListedColormap(["#ffffff", BLUE, GREEN])
-    axes.imshow(primary + 2 * own, cmap=colours, vmin=0, vmax=2, interpolation="nearest")
-    named = range(0, seq, 1 if seq <= 12 else 2)
-    axes.set_xticks(named)
-    axes.set_yticks(named)
+    cells = {"cmap": ListedColormap(["#ffffff", PRIMARY, TANDEM]), "vmin": 0, "vmax": 2}
+    edges, ticks = np.arange(seq + 1) - 0.5, range(0, seq, 1 if seq <= 12 else 2)
+    axes.pcolormesh(edges, edges, primary + 2 * own, edgecolors="#dddddd", linewidth=0.5, **cells)
+    axes.set(aspect="equal", ylim=(seq - 0.5, -0.5), xticks=ticks, yticks=ticks)
     axes.tick_params(labelsize=9)
-    edges = np.arange(seq + 1) - 0.5
-    for lines in (axes.hlines, axes.vlines):
-        lines(edges, edges[0], edges[-1], color="#dddddd", linewidth=0.5, zorder=0.5)
-    queries, keys = np.nonzero(own)  # not by colour alone
+    queries, keys = np.nonzero(own)
     axes.plot(keys, queries, marker=".", linestyle="none", color=BLACK, markersize=4)
     patches = [
-        Patch(color=BLUE, label="as the primary sees it"),
-        Patch(color=GREEN, label="its own view (dot)"),
+        Patch(color=PRIMARY, label="the primary's representation"),
+        Patch(color=TANDEM, label="the secondary's own (dot)"),
     ]
     legend(axes, handles=patches, loc="upper right")
     alt = f"Attention mask of {seq} tokens in blocks of {block_len} from token {offset}."
     if token is not None:
         axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor=BLACK, linewidth=2)
-        alt += " " + sees(own[token], primary[token], token)
-    return Picture(figure, alt)
+        alt += f" Token {token} attends to the primary's representation of {_run(primary[token])}"
+        alt += f" and to the secondary's own of {_run(own[token])}."
+    columns = {"the primary's representation of": primary, "its own of": own}
+    rows = [{"token": str(i), **{name: _run(mask[i]) for name, mask in columns.items()}} for i in range(seq)]
+    return Picture(figure, alt, rows)
 
 
-def _masks(seq: int, block_len: int, offset: int) -> list[np.ndarray]:
-    """Own and primary, bool[seq, seq]; from those of a longer text, so that JAX compiles once for many."""
-    longest = max(seq, 32)
-    masks = tandem_masks(block_starts(longest, block_len, offset))
-    return [np.asarray(mask)[:seq, :seq] for mask in masks]
-
-
-def mask_rows(seq: int, block_len: int, offset: int = 0) -> list[dict[str, str]]:
-    """The mask as a table: for each token, which it sees through the primary and which by its own view."""
-    own, primary = _masks(seq, block_len, offset)
-    return [
-        {
-            "token": str(token),
-            "sees through the primary": _run(primary[token]) or "none",
-            "sees by its own view": _run(own[token]),
-        }
-        for token in range(seq)
-    ]
-
-
-def sees(own: Sequence[bool], primary: Sequence[bool], token: int) -> str:
-    """One row of the mask in words.
-
-    >>> sees([False, False, True], [True, True, False], 2)
-    'Token 2 sees tokens 0 to 1 through the primary and 2 for itself.'
-    """
-    parts = []
-    for mask, how in ((primary, "through the primary"), (own, "for itself")):
-        if run := _run(mask):
-            parts.append(f"{'tokens ' if ' ' in run else ''}{run} {how}")
-    return f"Token {token} sees {' and '.join(parts)}."
-
-
-def _run(mask: Sequence[bool]) -> str:
-    """First and last place of one row of a mask."""
+def _run(mask: np.ndarray) -> str:
+    """The tokens in one row of a mask, in words."""
     seen = np.flatnonzero(mask)
     if len(seen) > 1:
-        return f"{seen[0]} to {seen[-1]}"
-    return str(seen[0]) if len(seen) else ""
+        return f"tokens {seen[0]} to {seen[-1]}"
+    return f"token {seen[0]}" if len(seen) else "no token"
 
 
-def roofline(hardware: Hardware, weights: float, most: int = 1024) -> Picture:
-    """Time to read n tokens at once against n, both on logarithmic axes, and where they stop being free."""
+def roofline(hardware: Hardware, weights: float, limit: int = 1024) -> Picture:
+    """Time to read n tokens in one call against n, and the ridge; both axes are logarithmic."""
     size = f"{weights / 1e9:.3g} B" if weights >= 1e9 else f"{weights / 1e6:.2g} M"
     figure, axes = canvas(
-        f"{size} weights, {hardware.name}",
-        "tokens at once",
-        "time, in units of one token's",
-        room=(0.75, 0.1),
+        f"{size} weights, {hardware.name}", "tokens per call", "time (that of one token = 1)"
     )
-    n = np.unique(np.round(np.geomspace(1, most, 60)))
-    one = read_time(hardware, weights, 1)
+    n = np.unique(np.round(np.geomspace(1, limit, 60)))
+    one, free = read_time(hardware, weights, 1), ridge(hardware)
     times = [read_time(hardware, weights, tokens) / one for tokens in n]
-    axes.loglog(n, times, color=BLUE, label="at once")
-    axes.loglog(n, n, color="#777777", linestyle=":", label="one after the other")
-    free = ridge(hardware)
-    if free <= most:
-        axes.axvline(free, color=ORANGE, linestyle="--", label=f"ridge: {free:.0f} tokens")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
+    axes.loglog(n, times, color=PRIMARY, label="in one call")
+    axes.loglog(n, n, color=GREY, linestyle=":", label="one by one")
+    if free <= limit:
+        axes.axvline(free, color=BLACK, linestyle="--", label=f"ridge: {free:.0f} tokens")
+    log_scales(axes)
     legend(axes, loc="upper left")
-    told = f"one token takes {one * 1e3:.3g} ms, and up to {free:.0f} at once take no longer"
-    return Picture(figure, f"Roofline of a model of {size} weights on {hardware.name}: {told}.")
-
-
-def roofline_rows(hardware: Hardware, weights: float, most: int = 1024) -> list[dict[str, str]]:
-    """The roofline as a table."""
-    one = read_time(hardware, weights, 1)
-    widths = [4**power for power in range(most.bit_length()) if 4**power <= most]
-    times = {width: read_time(hardware, weights, width) for width in widths}
-    return [
-        {"tokens": f"{width:,}", "milliseconds": f"{1e3 * time:.3g}", "of one token": f"{time / one:.3g} ×"}
-        for width, time in times.items()
+    text = f"one token takes {one * 1e3:.3g} ms, and up to {free:.0f} in one call take no longer"
+    times = {4**power: read_time(hardware, weights, 4**power) for power in range(6)}
+    rows = [
+        {"tokens": f"{n:,}", "milliseconds": f"{1e3 * time:.3g}", "of one token": f"{time / one:.3g} ×"}
+        for n, time in times.items()
     ]
-
-
-Measured = Mapping[str, Sequence[tuple[int, float, float, float]]]
-"""By drafter: γ, and the speedup's median and quartiles there."""
+    return Picture(figure, f"Roofline of a model of {size} weights on {hardware.name}: {text}.", rows)
 
 
 def speedup_curve(
@@ -140,105 +83,73 @@ def speedup_curve(
     draft_cost: float,
     verify_cost: float,
     slope: float = 0.0,
-    most: int = 16,
-    measured: Measured | None = None,
+    limit: int = 16,
+    measured: Comparison | None = None,
 ) -> Picture:
-    """The formula: times as fast as the primary alone against γ, and the best γ.
+    """Speedup by the formula at γ = 1 to `limit`, and the best γ.
 
-    v(γ) = `verify_cost` + `slope` · γ: what one verification costs, in steps of the primary. `measured`
-    points are drawn beside it, with their quartiles.
+    v(γ) = `verify_cost` + `slope` · γ is the cost of a verification, in decoding steps of the primary.
+    `measured` adds points with their quartiles.
     """
-    figure, axes = canvas("What acceptance buys", "block length γ", "times as fast", room=(0.65, 0.6))
-    factors = speedup_factors(alpha, draft_cost, verify_cost, slope, most)
-    gammas = list(range(1, most + 1))
-    best = int(np.argmax(factors))
+    figure, axes = canvas("Speedup by the formula", "block length γ", "speedup over the primary alone")
+    gammas = range(1, limit + 1)
+    factors = [
+        wall_clock_factor(tokens_per_call_iid(alpha, g), g, draft_cost, verify_cost + slope * g)
+        for g in gammas
+    ]
+    rows = [{"γ": str(g), "formula": f"{factor:.2f}"} for g, factor in zip(gammas, factors, strict=True)]
+    top, best = max(factors), 1 + int(np.argmax(factors))
+    label = f"best γ = {best}: {top:.2f} ×"
+    star = {"marker": "*", "markersize": 16, "linestyle": "none", "markerfacecolor": "white", "label": label}
     primary_alone(axes)
     axes.plot(gammas, factors, color=BLACK, marker=".", label="formula")
-    axes.plot(
-        gammas[best], factors[best], color=BLACK, marker="*", markersize=16, linestyle="none",
-        markerfacecolor="white", label=f"its best γ = {gammas[best]}: {factors[best]:.2f} ×",
-    )  # fmt: skip
-    top, measured = max(factors), measured or {}
-    for index, (name, points) in enumerate(measured.items()):
-        colour, marker, _ = series(measured)[index]
-        x, y, low, high = (np.array(column) for column in zip(*points, strict=True))
-        aside = 0.12 * (index - (len(measured) - 1) / 2)  # that no bar hides another
-        axes.errorbar(
-            x + aside, y, [y - low, high - y], color=colour, marker=marker, linestyle="none", capsize=3,
-            label=f"{untypeset(name)}, measured (quartiles)",
-        )  # fmt: skip
-        top = max(top, float(high.max()))
+    axes.plot(best, top, color=BLACK, **star)
+    alt = f"best at γ = {best} with speedup {top:.2f}"
+    drafters = measured.drafters if measured else []
+    for name, style in series(drafters).items():
+        runs = measured.of(name) if measured else []
+        y, low, high = np.array([spread(run.speedup) for run in runs]).T
+        x = np.array([run.block_len for run in runs]) + shifts(drafters, 0.24)[name]
+        style |= {"linestyle": "none", "label": f"{plain(name)}, measured (quartiles)"}
+        error_bars(axes, x, y, low, high, **style)
+        top = max(top, high.max())
+        cells = {run.block_len: speedup_cell(run.speedup) for run in runs}
+        rows = [row | {f"{name}, measured": cells.get(int(row["γ"]), "–")} for row in rows]
+        points = [f"{middle:.2f} at {run.block_len}" for middle, run in zip(y, runs, strict=True)]
+        alt += f"; {name} measured {', '.join(points)}"
     legend(axes, loc="upper right", ncols=2)
-    axes.set_xticks(gammas)
-    axes.set_ylim(0, max(1.4, 1.35 * top))
-    told = f"best at γ = {gammas[best]} with {factors[best]:.2f} times the primary alone"
-    for name, points in measured.items():
-        told += f"; {name} measured {', '.join(f'{point[1]:.2f} at {point[0]}' for point in points)}"
+    axes.set(xticks=gammas, ylim=(0, max(1.4, 1.35 * top)))
     costs = f"draft cost {draft_cost:.2f}, verification {verify_cost:.2f} and {slope:.2f} per draft"
-    return Picture(figure, f"Speedup against γ for acceptance {alpha:.0%}, {costs}: {told}.")
+    return Picture(figure, f"Speedup against γ for acceptance {alpha:.0%}, {costs}: {alt}.", rows)
 
 
-def speedup_rows(factors: Sequence[float], measured: Measured | None = None) -> list[dict[str, str]]:
-    """The curve as a table, one row a γ, from `speedup_factors`; measured: median and quartiles."""
-    points = {
-        f"{name}, measured": {gamma: f"{y:.2f} ({low:.2f} to {high:.2f})" for gamma, y, low, high in found}
-        for name, found in (measured or {}).items()
-    }
-    return [
-        {
-            "γ": str(gamma),
-            "formula": f"{factor:.2f}",
-            **{name: at.get(gamma, "–") for name, at in points.items()},
-        }
-        for gamma, factor in enumerate(factors, start=1)
-    ]
-
-
-def speedup_factors(
-    alpha: float, draft_cost: float, verify_cost: float, slope: float = 0.0, most: int = 16
-) -> list[float]:
-    """The formula: times as fast as the primary alone at γ = 1 to `most`."""
-    return [
-        wall_clock_factor(tokens_per_call_iid(alpha, g), g, draft_cost, verify_cost + slope * g)
-        for g in range(1, most + 1)
-    ]
-
-
-def timelines(rows: Mapping[str, Sequence[Span]]) -> Picture:
-    """Who works when, one row a way to decode, in steps of the primary; a tick where tokens come out."""
-    figure, axes = canvas(
-        "Who works when",
-        "time (decoding steps of the primary)",
-        "",
-        7.2,
-        0.9 + 0.7 * len(rows),
-        (min(3.6, 0.2 + widest(rows, 10)), 0.15),
-    )
+def timelines(spans_of: Mapping[str, Sequence[Span]]) -> Picture:
+    """Which model works when, one row per drafter; the number is how many tokens come out of a call."""
+    title, axis = "Which model works when", "time (decoding steps of the primary)"
+    figure, axes = canvas(title, axis, "", 7.2, 0.9 + 0.7 * len(spans_of))
     axes.grid(visible=False)
-    told = []
-    for y, (name, spans) in enumerate(rows.items()):
-        for who, colour, hatch in (("primary", BLUE, ""), ("drafter", ORANGE, "///")):
-            spells = [(span.start, span.end - span.start) for span in spans if span.who == who]
-            look = {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
-            axes.broken_barh(spells, (y - 0.275, 0.55), **look)
+    rows = []
+    for y, (name, style) in enumerate(series(spans_of).items()):
+        spans = spans_of[name]
+        for who, colour, hatch in (("primary", PRIMARY, ""), ("drafter", style["color"], "///")):
+            ranges = [(span.start, span.end - span.start) for span in spans if span.who == who]
+            bars = {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
+            axes.broken_barh(ranges, (y - 0.275, 0.55), **bars)
         for span in spans:
-            if span.tokens:
-                axes.annotate(
-                    str(span.tokens),
-                    (span.end, y - 0.3),  # above the bar: this axis points down
-                    ha="right",
-                    va="bottom",
-                    fontsize=9,
-                    annotation_clip=True,
-                )
+            if span.tokens:  # above the bar: this axis points down
+                axes.annotate(str(span.tokens), (span.end, y - 0.3), ha="right", va="bottom", fontsize=9)
         tokens, end = sum(span.tokens for span in spans), spans[-1].end if spans else 0.0
-        told.append(f"{name}: {tokens} tokens in {end:.1f} steps")
-    axes.set_yticks(range(len(rows)), [untypeset(name) for name in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(left=0)
+        drafting = sum(span.end - span.start for span in spans if span.who == "drafter")
+        row = {"who": name, "tokens": str(tokens), "steps": f"{end:.1f}"}
+        row["tokens per step"] = f"{tokens / end:.2f}" if end else "–"
+        rows.append(row | {"drafting": f"{drafting / end:.0%}" if end else "–"})
+    labels = [plain(name if len(name) <= 20 else f"{name[:19]}…") for name in spans_of]
+    axes.set_yticks(range(len(rows)), labels)
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, None))
     patches = [
-        Patch(color=BLUE, label="primary"),
-        Patch(facecolor=ORANGE, hatch="///", edgecolor="white", label="drafter"),
+        Patch(color=PRIMARY, label="primary"),
+        Patch(facecolor=GREY, hatch="///", edgecolor="white", label="drafter"),
     ]
     legend(axes, handles=patches, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
-    return Picture(figure, f"Timeline, {'; '.join(told)}.")
+    parts = [f"{row['who']}: {row['tokens']} tokens in {row['steps']} steps" for row in rows]
+    return Picture(figure, f"Timeline, {'; '.join(parts)}.", rows)

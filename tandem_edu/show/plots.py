@@ -1,212 +1,213 @@
-"""The pictures: each takes what was measured and draws it. Nothing is computed here but a label."""
+"""Pictures of measurements. Each draws what was measured and computes only its labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from tandem_edu.errors import require
-from tandem_edu.measure import Calibration, Comparison, Run, spread
-from tandem_edu.show.picture import BLACK, GREEN, Picture, canvas, legend, primary_alone, series, untypeset
+from tandem_edu.measure import Calibration, Comparison, share_interval, spread
+from tandem_edu.measure.thresholds import Threshold
+from tandem_edu.show.palette import ACCEPTED, BLACK, GREY, PRIMARY, REJECTED, TANDEM, plain, series
+from tandem_edu.show.picture import (
+    Picture,
+    canvas,
+    canvases,
+    error_bars,
+    legend,
+    log_scales,
+    primary_alone,
+    shifts,
+)
+from tandem_edu.show.tables import speedup_cell
+
+BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+"""A legend's position under the axes."""
 
 
 def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
-    """Held-out loss against training steps, one line a model; `histories` as `TrainResult.history`.
+    """Held-out loss against training steps, one line per model; `histories` as `TrainResult.history`.
 
     Raises `BadInput` for a history without an evaluation.
     """
-    unevaluated = ", ".join(name for name, history in histories.items() if not history)
-    fix = "train it with valid_tokens"
-    require(not unevaluated, "an evaluation of each model", f"none of {unevaluated}", fix)
-    figure, axes = canvas("Held-out loss while training", "training step", "cross-entropy (nats per token)")
+    missing = ", ".join(name for name, history in histories.items() if not history)
+    require(not missing, "an evaluation of each model", f"none of {missing}", "train it with valid_tokens")
+    figure, axes = canvas("Held-out loss during training", "training step", "cross-entropy (nats per token)")
     ends = []
-    for (name, history), (colour, marker, line) in zip(histories.items(), series(histories), strict=True):
-        steps = [entry["step"] for entry in history]
-        losses = [entry["valid_loss"] for entry in history]
-        axes.plot(
-            steps, losses, color=colour, marker=marker, linestyle=line, markersize=4, label=untypeset(name)
-        )
+    for name, style in series(histories).items():
+        steps = [entry["step"] for entry in histories[name]]
+        losses = [entry["valid_loss"] for entry in histories[name]]
+        axes.plot(steps, losses, **style, markersize=4, label=plain(name))
         ends.append(f"{name} ends at {losses[-1]:.2f} after {steps[-1]} steps")
     legend(axes)
     return Picture(figure, f"Line chart of the held-out loss: {'; '.join(ends)}.")
 
 
 def acceptance_by_position(comparison: Comparison, block_len: int) -> Picture:
-    """α_i, the share accepted of the drafts at position i that were reached, at one block length.
+    """α_i with 95 % intervals: the share accepted of the drafts at position i that were reached.
 
-    Bars for up to three drafters, lines for more; faint where fewer than `FEW` drafts were reached.
+    The intervals treat drafts as independent.
     """
-    how = "greedy" if comparison.greedy else "sampled"
-    title = f"Acceptance by position in the block (γ = {block_len}, {how})"
-    axis = f"position in the block (faint: fewer than {FEW} drafts reached)"
-    figure, axes = canvas(title, axis, "accepted, of those reached", room=(0.8, 0.1))
-    drafters, told = comparison.drafters, []
-    draw = _bars if len(drafters) <= 3 else _lines
-    for index, (drafter, style) in enumerate(zip(drafters, series(drafters), strict=True)):
+    mode = "greedy" if comparison.greedy else "sampled"
+    title = f"Acceptance by position in the block (γ = {block_len}, {mode})"
+    figure, axes = canvas(title, "position in the block (bars: 95 % intervals)", "accepted, of those reached")
+    rows, parts = [{"position": str(i + 1)} for i in range(block_len)], []
+    shift = shifts(comparison.drafters, 0.5)
+    for drafter, style in series(comparison.drafters).items():
         summary = comparison.run(drafter, block_len).summary
-        counts = [count for count in summary["reached_by_position"] if count]
-        heights = summary["acceptance_by_position"][: len(counts)]  # no place behind one that none reached
-        solid = [count >= FEW for count in counts]
-        draw(axes, heights, solid, untypeset(drafter), style, index, len(drafters))
-        told.append(f"{drafter} {', '.join(f'{a:.0%} of {n}' for a, n in zip(heights, counts, strict=True))}")
-    axes.set_ylim(0, 1.25 if len(drafters) <= 3 else 1.4)
-    axes.set_yticks(np.linspace(0, 1, 6), [f"{share:.0%}" for share in np.linspace(0, 1, 6)])
-    axes.set_xticks(range(1, block_len + 1))
-    axes.set_xlim(0.4, block_len + 0.6)
-    legend(axes, loc="upper right", ncols=3)
-    return Picture(figure, f"Chart of acceptance at positions 1 to {block_len}, {how}: {'; '.join(told)}.")
-
-
-FEW = 20
-"""Drafts: a share of fewer says little."""
-
-
-def _bars(axes, heights, solid, label: str, style, index: int, count: int) -> None:
-    width = 0.8 / count
-    x = [i + 1 + (index - (count - 1) / 2) * width for i in range(len(heights))]
-    bars = axes.bar(x, heights, width, color=style[0], label=label, hatch=HATCHES[index % len(HATCHES)])
-    for bar, enough in zip(bars, solid, strict=True):
-        bar.set_alpha(None if enough else 0.35)
-    axes.bar_label(bars, [f"{100 * alpha:.0f}" for alpha in heights], fontsize=9, padding=1)
-
-
-def _lines(axes, heights, solid, label: str, style, index: int, count: int) -> None:
-    colour, marker, line = style
-    x, enough = np.arange(1, len(heights) + 1), sum(solid)
-    axes.plot(x[:enough], heights[:enough], color=colour, marker=marker, linestyle=line, label=label)
-    faint = {"color": colour, "linestyle": line, "alpha": 0.35, "marker": marker, "markerfacecolor": "white"}
-    axes.plot(x[max(0, enough - 1) :], heights[max(0, enough - 1) :], zorder=1, **faint)
+        counts = [count for count in summary["reached_by_position"] if count]  # later ones are 0 as well
+        pairs = list(zip(summary["acceptance_by_position"], counts, strict=False))
+        intervals = np.array([share_interval(*pair) for pair in pairs]).reshape(-1, 3).T
+        x = np.arange(1, len(pairs) + 1) + shift[drafter]
+        error_bars(axes, x, *intervals, **style, label=plain(drafter))
+        cells = [f"{share:.0%} of {count}" for share, count in pairs]
+        parts.append(f"{drafter} {', '.join(cells)}")
+        cells += ["–"] * (block_len - len(cells))
+        rows = [row | {drafter: cell} for row, cell in zip(rows, cells, strict=True)]
+    ticks = np.linspace(0, 1, 6)
+    axes.set_yticks(ticks, [f"{share:.0%}" for share in ticks])
+    axes.set(xticks=range(1, block_len + 1), xlim=(0.4, block_len + 0.6), ylim=(0, 1.05))
+    legend(axes, **BELOW, ncols=4)
+    alt = f"Chart of acceptance at positions 1 to {block_len}, {mode}: {'; '.join(parts)}."
+    return Picture(figure, alt, rows)
 
 
 def tokens_per_call(comparison: Comparison, mark: int | None = None) -> Picture:
-    """Block efficiency against γ; `mark` draws a line at one γ."""
+    """Block efficiency against γ; `mark` highlights one γ."""
     figure, axes = canvas("Tokens per call of the primary", "block length γ", "tokens emitted per call")
-    primary_alone(axes)
-    told, top = [], 1.0
-    for drafter, (colour, marker, line) in zip(comparison.drafters, series(comparison.drafters), strict=True):
-        runs = comparison.of(drafter)
-        heights = [run.summary["block_efficiency"] for run in runs]
-        gammas = [run.block_len for run in runs]
-        axes.plot(gammas, heights, color=colour, marker=marker, linestyle=line, label=untypeset(drafter))
-        told.append(f"{drafter} {', '.join(f'{height:.2f}' for height in heights)}")
-        top = max(top, *heights)
-    _mark(axes, mark)
-    top = 1.05 * top + 0.1
-    ceiling = [block_len + 1 for block_len in comparison.block_lens]
-    if ceiling[0] < top:  # else it is out of the picture
-        axes.plot(comparison.block_lens, ceiling, color="#777777", lw=1, ls=":", label="all accepted")
+    if mark is not None:
+        axes.axvline(mark, color="#bbbbbb", linewidth=6, alpha=0.5, zorder=0)
+    gammas, heights = comparison.block_lens, {}
+    for drafter, style in series(comparison.drafters).items():
+        heights[drafter] = [run.summary["block_efficiency"] for run in comparison.of(drafter)]
+        axes.plot(gammas, heights[drafter], **style, label=plain(drafter))
+    top = 1.05 * max(map(max, heights.values())) + 0.1
+    if gammas[0] + 1 < top:
+        axes.plot(gammas, np.add(gammas, 1), color=GREY, lw=1, ls=":", label="all accepted")
     axes.set_ylim(0.9, top)
-    axes.set_xticks(comparison.block_lens)
-    legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
-    gammas = ", ".join(map(str, comparison.block_lens))
-    return Picture(figure, f"Line chart of tokens per primary call at γ = {gammas}: {'; '.join(told)}.")
+    legend(axes, **BELOW, ncols=4)
+    return _against_gamma("tokens per primary call", figure, gammas, heights)
 
 
-def speedups(comparison: Comparison, mark: int | None = None) -> Picture:
-    """Wall-clock speedup over the primary alone against γ: median and quartiles of the repetitions."""
-    axis = "times as fast (median, quartiles)"
-    figure, axes = canvas("Speed against the primary alone", "block length γ", axis)
-    primary_alone(axes)
-    told, middle = [], (len(comparison.drafters) - 1) / 2
-    for index, (drafter, style) in enumerate(
-        zip(comparison.drafters, series(comparison.drafters), strict=True)
-    ):
-        runs = comparison.of(drafter)
-        aside = 0.3 / len(comparison.drafters) * (index - middle)
-        _line_with_spread(axes, runs, aside, style, untypeset(drafter))
-        told.append(f"{drafter} {', '.join(f'{spread(run.speedup)[0]:.2f}' for run in runs)}")
-    _mark(axes, mark)
+def speedups(comparison: Comparison) -> Picture:
+    """Measured speedup over the primary alone against γ: median and quartiles of the repetitions."""
+    figure, axes = canvas("Measured speedup", "block length γ", "speedup (median, quartiles)")
+    gammas, medians, shift = comparison.block_lens, {}, shifts(comparison.drafters, 0.3)
+    for drafter, style in series(comparison.drafters).items():
+        medians[drafter], low, high = np.array([spread(run.speedup) for run in comparison.of(drafter)]).T
+        x = np.array(gammas) + shift[drafter]
+        error_bars(axes, x, medians[drafter], low, high, **style, label=plain(drafter))
     axes.set_ylim(bottom=0)
-    axes.set_xticks(comparison.block_lens)
     legend(axes, loc="lower right")
-    gammas = ", ".join(map(str, comparison.block_lens))
-    return Picture(figure, f"Line chart of median wall-clock speedup at γ = {gammas}: {'; '.join(told)}.")
+    return _against_gamma("median measured speedup", figure, gammas, medians)
+
+
+def _against_gamma(what: str, figure: Figure, gammas: list[int], heights: Mapping[str, Any]) -> Picture:
+    """The picture, with the primary alone and the numbers in words."""
+    figure.axes[0].set_xticks(gammas)
+    primary_alone(figure.axes[0])
+    parts = [f"{name} {', '.join(f'{height:.2f}' for height in of)}" for name, of in heights.items()]
+    alt = f"Line chart of {what} at γ = {', '.join(map(str, gammas))}: {'; '.join(parts)}."
+    return Picture(figure, alt)
 
 
 def reliability(calibrations: Mapping[str, Calibration]) -> Picture:
-    """Share of drafts accepted against the confidence a router had in them; on the diagonal it is right."""
+    """Share of drafts accepted against confidence; a calibrated router is on the diagonal."""
     axis = "confidence (a larger mark: more drafts)"
-    figure, axes = canvas("Is the confidence right?", axis, "share accepted")
+    figure, axes = canvas("Is the confidence calibrated?", axis, "share accepted")
     axes.plot([0, 1], [0, 1], color=BLACK, linewidth=1, linestyle=":", label="calibrated")
-    told = []
-    for (name, found), (colour, marker, line) in zip(calibrations.items(), series(calibrations), strict=True):
-        bins = [row for row in found.table() if row["drafts"]]
-        x, y = ([row[which] for row in bins] for which in ("confidence", "accepted"))
-        # A bin's mark is as large as it is full.
-        sizes = [20 + 200 * row["drafts"] / sum(found.counts) for row in bins]
-        axes.plot(x, y, color=colour, linestyle=line, label=f"{untypeset(name)} (ECE {found.error:.3f})")
-        axes.scatter(x, y, s=sizes, color=colour, marker=marker)
-        points = ", ".join(f"{share:.0%} at {confidence:.0%}" for confidence, share in zip(x, y, strict=True))
-        told.append(f"{name}: expected calibration error {found.error:.3f}, accepted {points}")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
-    legend(axes, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
-    return Picture(figure, f"Reliability diagram, accepted against confidence. {'; '.join(told)}.")
+    parts = []
+    for name, style in series(calibrations).items():
+        one = calibrations[name]
+        counts, x, y = zip(*(bin for bin in zip(*one, strict=True) if bin[0]), strict=True)
+        colour, marker = style["color"], style["marker"]
+        axes.plot(x, y, color=colour, ls=style["linestyle"], label=f"{plain(name)} (ECE {one.error:.3f})")
+        axes.scatter(x, y, s=[20 + 200 * n / sum(counts) for n in counts], color=colour, marker=marker)
+        points = ", ".join(f"{accepted:.0%} at {sure:.0%}" for sure, accepted in zip(x, y, strict=True))
+        parts.append(f"{name}: expected calibration error {one.error:.3f}, accepted {points}")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    legend(axes, **BELOW, ncols=3)
+    return Picture(figure, f"Reliability diagram. {'; '.join(parts)}.")
 
 
-HATCHES = ["", "///", "...", "xxx", "\\\\\\"]
-
-
-def _line_with_spread(axes, runs: Sequence[Run], aside: float, style, label: str) -> None:
-    """`aside`: so far from its place, that no bar hides another."""
-    colour, marker, line = style
-    median, low, high = np.array([spread(run.speedup) for run in runs]).T
-    x = [run.block_len + aside for run in runs]
-    axes.errorbar(
-        x, median, [median - low, high - median],
-        color=colour, marker=marker, linestyle=line, capsize=3, label=label,
-    )  # fmt: skip
-
-
-def _mark(axes, block_len: int | None) -> None:
-    if block_len is not None:
-        axes.axvline(block_len, color="#bbbbbb", linewidth=6, alpha=0.5, zorder=0)
+def thresholds(sweep: Sequence[Threshold], chosen: int) -> Picture:
+    """Drafts per block, wasted drafts and speedup against a router's threshold τ; one is `chosen`."""
+    titles = ["Drafts per block", "Wasted drafts", "Speedup"]
+    figure, (length, waste, speed) = canvases(titles, "threshold τ", width=9.6, height=3.4)
+    taus, drafted, accepted, wasted, _, speedup = zip(*sweep, strict=True)
+    length.plot(taus, drafted, color=BLACK, marker="s", ls="--", label="drafted")
+    length.plot(taus, accepted, color=ACCEPTED, marker="o", label="accepted")
+    waste.plot(taus, wasted, color=REJECTED, marker="D", ls=":")
+    waste.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"])
+    medians, lows, highs = np.array([spread(one) for one in speedup]).T
+    speed.plot(taus, medians, color=BLACK, marker="^", label="median")
+    speed.fill_between(taus, lows, highs, color=BLACK, alpha=0.2, label="quartiles")
+    primary_alone(speed)
+    label = f"τ = {taus[chosen]:g}"
+    for axes in (length, waste, speed):
+        axes.axvline(taus[chosen], color=GREY, linewidth=1, linestyle="--", label=label)
+        axes.set(xticks=[0, 0.5, 1], ylim=(0, None))
+    legend(length)
+    legend(speed, loc="lower right")
+    rows = [
+        {
+            "τ": f"{one.threshold:g}{' (chosen)' if i == chosen else ''}",
+            "drafts per block": f"{one.drafted:.2f}",
+            "accepted": f"{one.accepted:.2f}",
+            "wasted": f"{one.wasted:.0%}",
+            "tokens per call": f"{one.tokens_per_call:.2f}",
+            "speedup (quartiles)": speedup_cell(one.speedup),
+        }
+        for i, one in enumerate(sweep)
+    ]
+    parts = [
+        f"τ = {one.threshold:g}: {one.drafted:.1f} drafts, {one.wasted:.0%} wasted, speedup {fast:.2f}"
+        for one, fast in zip(sweep, medians, strict=True)
+    ]
+    best = f"fastest at τ = {taus[int(np.argmax(medians))]:g}, chosen {taus[chosen]:g}"
+    return Picture(figure, f"Line charts against the threshold, {best}. {'; '.join(parts)}.", rows)
 
 
 def time_against_width(seconds: Mapping[int, np.ndarray], title: str) -> Picture:
-    """Time of one call against how many tokens it reads; the dotted line is one after the other."""
-    figure, axes = canvas(title, "tokens (or vectors) at once", "milliseconds")
+    """Time of one call against the number of tokens it reads; the dotted line is one token per call."""
+    figure, axes = canvas(title, "tokens (or vectors) per call", "milliseconds")
     widths = sorted(seconds)
-    medians, lows, highs = zip(*(spread(1e3 * seconds[width]) for width in widths), strict=True)
-    axes.loglog(widths, medians, color=series(["primary"])[0][0], marker="^", label="at once, measured")
-    axes.fill_between(widths, lows, highs, color=series(["primary"])[0][0], alpha=0.2, label="quartiles")
-    alone = [medians[0] * width / widths[0] for width in widths]
-    axes.loglog(widths, alone, color="#777777", linestyle=":", label="one after the other")
-    axes.set_xticks(widths, [str(width) for width in widths])
+    medians, lows, highs = np.array([spread(1e3 * seconds[width]) for width in widths]).T
+    axes.loglog(widths, medians, color=PRIMARY, marker="^", label="in one call, measured")
+    axes.fill_between(widths, lows, highs, color=PRIMARY, alpha=0.2, label="quartiles")
+    one_by_one = medians[0] * np.array(widths) / widths[0]
+    axes.loglog(widths, one_by_one, color=GREY, linestyle=":", label="one by one")
     low, high = axes.get_ylim()
     steps = [step * 10.0**power for power in range(-4, 5) for step in (1, 2, 5)]
-    axes.set_yticks([step for step in steps if low <= step <= high])
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
+    axes.set(xticks=widths, yticks=[step for step in steps if low <= step <= high])
+    log_scales(axes)
     legend(axes, loc="upper left")
-    told = ", ".join(f"{width}: {time:.3g} ms" for width, time in zip(widths, medians, strict=True))
-    return Picture(figure, f"{title}, time against width: {told}.")
+    parts = [f"{width}: {time:.3g} ms" for width, time in zip(widths, medians, strict=True)]
+    return Picture(figure, f"{title}, time against width: {', '.join(parts)}.")
 
 
 def quality_against_time(cross_entropy: Mapping[str, float], milliseconds: Mapping[str, float]) -> Picture:
-    """One point a model: how long a token takes, and how well it is predicted. Lower left is better."""
+    """One point per model: time per token and cross-entropy. Lower left is better."""
     title = "Quality against time: lower left is better"
     figure, axes = canvas(title, "milliseconds per token", "cross-entropy (nats per token)")
     tandems = [name for name in cross_entropy if name.startswith("tandem")]
-    line = [[of[name] for name in tandems] for of in (milliseconds, cross_entropy)]
-    axes.plot(*line, color=GREEN, zorder=1)
-    for name, (colour, marker, _) in zip(cross_entropy, series(cross_entropy), strict=True):
-        colour, marker = (GREEN, "o") if name in tandems else (colour, marker)
-        x, y = milliseconds[name], cross_entropy[name]
-        axes.plot(x, y, color=colour, marker=marker, linestyle="none", markersize=9)
-        below = name in tandems and tandems.index(name) % 2 == 0  # neighbours on their line not both
-        at = (-8, -4, "right", "top") if below else (8, 4, "left", "bottom")
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        label = axes.annotate(
-            untypeset(name), (x, y), at[:2], textcoords="offset points", fontsize=9, bbox=box
-        )
-        label.set(ha=at[2], va=at[3])
+    line = ([values[name] for name in tandems] for values in (milliseconds, cross_entropy))
+    axes.plot(*line, color=TANDEM, zorder=1)
+    for name, style in series(cross_entropy).items():
+        at = (milliseconds[name], cross_entropy[name])
+        style |= {"color": TANDEM, "marker": "o"} if name in tandems else {}
+        axes.plot(*at, color=style["color"], marker=style["marker"], markersize=9)
+        below = name in tandems and tandems.index(name) % 2 == 0  # neighbours on the line alternate
+        shift, ha, va = ((-8, -4), "right", "top") if below else ((8, 4), "left", "bottom")
+        label = {"fontsize": 9, "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1}}
+        axes.annotate(plain(name), at, shift, textcoords="offset points", ha=ha, va=va, **label)
     if "primary" in cross_entropy:
-        dotted = {"color": "#777777", "linewidth": 1, "linestyle": ":", "zorder": 0}
+        dotted = {"color": GREY, "linewidth": 1, "linestyle": ":", "zorder": 0}
         axes.axvline(milliseconds["primary"], label="the primary's", **dotted)
         axes.axhline(cross_entropy["primary"], **dotted)
         legend(axes, loc="upper right")
     axes.margins(x=0.25, y=0.15)
     axes.set_xlim(left=0)
-    told = (f"{name} {milliseconds[name]:.2f} ms, {loss:.2f}" for name, loss in cross_entropy.items())
-    return Picture(figure, f"Cross-entropy against time per token: {'; '.join(told)}.")
+    parts = [f"{name} {milliseconds[name]:.2f} ms, {loss:.2f}" for name, loss in cross_entropy.items()]
+    return Picture(figure, f"Cross-entropy against time per token: {'; '.join(parts)}.")

@@ -1,27 +1,27 @@
-"""Text whose every token shows where it came from: the drafter, the primary, or the bin.
+"""Text with each token marked: accepted draft, rejected draft, or written by the primary.
 
-Everything a model or a person wrote is escaped here before it becomes part of a page.
+All text of a model or a user is escaped here before it becomes part of a page.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from itertools import groupby
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from tandem_edu.data import token_strings
+from tandem_edu.data import END_ID, text_of, token_strings
 from tandem_edu.decode import Output
 from tandem_edu.decode.trace import records_of_one_text
 from tandem_edu.show.tables import html_table
 
 KINDS = {
     "prompt": "prompt",
-    "accepted": "drafted, and accepted by the primary",
+    "accepted": "drafted and accepted by the primary",
     "primary": "written by the primary itself",
-    "rejected": "drafted, but rejected",
-    "draft": "drafted, and not judged yet",
+    "rejected": "drafted and rejected",
+    "draft": "drafted, not verified",
 }
 STYLES = {
     "prompt": "color:#595959",
@@ -40,21 +40,18 @@ _ANSI = {"prompt": "2", "accepted": "32;4", "primary": "34", "rejected": "31;9"}
 def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
     """Each token with its kind (see `KINDS`), in reading order.
 
-    Of the rejected drafts only the first of a block is told, just before the primary's own token in
-    its place: those after it were drafted on a wrong path. Raises `BadInput` for a batch.
+    In each block only the first rejected draft is included, before the primary's own token at the same
+    position. Later drafts continued a rejected token. Raises `BadInput` for a batch.
     """
     rows = records_of_one_text(out.trace)
-    for token in np.asarray(prompt):
-        yield "prompt", int(token)
-    text, at = np.asarray(out.tokens), 0
+    yield from (("prompt", int(token)) for token in np.asarray(prompt))
+    text, at = np.asarray(out.tokens).tolist(), 0
     for row in rows:
         accepted, emitted = row["accepted"], row["emitted"]
-        for token in text[at : at + accepted]:
-            yield "accepted", int(token)
+        yield from (("accepted", token) for token in text[at : at + accepted])
         if accepted < row["drafted"] and emitted > accepted:
             yield "rejected", row["draft_ids"][accepted]
-        for token in text[at + accepted : at + emitted]:
-            yield "primary", int(token)
+        yield from (("primary", token) for token in text[at + accepted : at + emitted])
         at += emitted
 
 
@@ -67,32 +64,34 @@ def token_view(
 ) -> str:
     """The text as HTML, each token in its kind's style, with its kind and id on hover; then as a table.
 
-    `meanings` by kind, where they are not those of `KINDS`: nobody verifies what a tandem writes alone.
-    A space is shown as itself, a line's end as ⏎.
+    `meanings` replaces those of `KINDS`, for text that is not verified. A line break is shown as ⏎.
     """
-    told = {**KINDS, **(meanings or {})}
-    before = tokenizer.decode(np.asarray(prompt).tolist())  # as a whole: some characters take several tokens
+    own = dict(meanings or {})
+    meaning = KINDS | own
     pairs = [pair for pair in marked_tokens(prompt, out) if pair[0] != "prompt"]
     strings = token_strings(tokenizer, [token for _, token in pairs])
-    spans = [
-        f'<span style="{STYLES["prompt"]}" title="{escape(told["prompt"])}">{visible(before)}</span>'
-    ] + [
-        f'<span style="{STYLES[kind]}" title="{escape(told[kind])} (id {token})">{visible(string)}</span>'
-        for (kind, token), string in zip(pairs, strings, strict=True)
-    ]
-    counts = Counter(kind for kind, _ in pairs)
-    names = {kind: kind for kind in KINDS} | dict(meanings or {})
-    summary = f"{label}: {', '.join(f'{count} {names[kind]}' for kind, count in counts.items())}"
-    rows = [
-        {"": str(place), "token": repr(string), "it is": told[kind]}
-        for place, ((kind, _), string) in enumerate(zip(pairs, strings, strict=True), start=1)
-    ]
-    box = f'<div role="group" aria-label="{escape(summary)}" style="{BOX}">{"".join(spans)}</div>'
-    return box + html_table(rows, "Token by token", folded=True)
+    # The prompt as a whole: some characters take several tokens.
+    spans, rows = [span("prompt", text_of(tokenizer, prompt), meaning["prompt"])], []
+    for (kind, token), string in zip(pairs, strings, strict=True):
+        spans.append(span(kind, string, f"{meaning[kind]} (id {token})"))
+        rows.append({"": str(len(spans) - 1), "token": repr(string), "kind": meaning[kind]})
+    counts = Counter(own.get(kind, kind) for kind, _ in pairs)
+    summary = f"{label}: {', '.join(f'{count} {name}' for name, count in counts.items())}"
+    return boxed(spans, summary) + html_table(rows, "Token by token", folded=True)
+
+
+def span(kind: str, string: str, title: str) -> str:
+    """One token or text in its kind's style."""
+    return f'<span style="{STYLES[kind]}" title="{escape(title)}">{visible(string)}</span>'
+
+
+def boxed(spans: Iterable[str], label: str) -> str:
+    """A text of spans in a box; `label` is read to those who cannot see it."""
+    return f'<div role="group" aria-label="{escape(label)}" style="{BOX}">{"".join(spans)}</div>'
 
 
 def legend(meanings: Mapping[str, str] | None = None) -> str:
-    """What the styles of `token_view` mean, as HTML: `meanings` by kind, else those of decoded text."""
+    """The styles of `token_view` and their `meanings` by kind, as HTML."""
     meanings = meanings or {kind: KINDS[kind] for kind in ("accepted", "primary", "rejected")}
     entries = (
         f'<span style="{STYLES[kind]};padding:0 4px">{escape(meaning)}</span>'
@@ -103,10 +102,10 @@ def legend(meanings: Mapping[str, str] | None = None) -> str:
 
 
 def terminal_view(tokenizer: Tokenizer, prompt, out: Output, colour: bool = True) -> str:
-    """The same for a terminal: underlined green, blue, struck-out red; without colour the plain text."""
+    """The text for a terminal: underlined green, blue, struck-out red; plain without `colour`."""
     pairs = list(marked_tokens(prompt, out))
     if not colour:
-        return printable(tokenizer.decode([token for kind, token in pairs if kind != "rejected"]))
+        return printable(text_of(tokenizer, [token for kind, token in pairs if kind != "rejected"]))
     groups = ((kind, [token for _, token in group]) for kind, group in groupby(pairs, lambda pair: pair[0]))
     return "".join(
         f"\x1b[{_ANSI[kind]}m{printable(_joined(tokenizer, tokens))}\x1b[0m" for kind, tokens in groups
@@ -114,16 +113,17 @@ def terminal_view(tokenizer: Tokenizer, prompt, out: Output, colour: bool = True
 
 
 def _joined(tokenizer: Tokenizer, tokens: list[int]) -> str:
-    """Their text; token by token where a character lacks bytes, which a neighbour of another kind has."""
-    text = tokenizer.decode(tokens, skip_special_tokens=False)
-    return text if "�" not in text else "".join(token_strings(tokenizer, tokens))
+    """Their text; token by token if it holds the end of a text or only some bytes of a character."""
+    text = text_of(tokenizer, tokens)
+    complete = "�" not in text and END_ID not in tokens
+    return text if complete else "".join(token_strings(tokenizer, tokens))
 
 
 def visible(string: str) -> str:
-    """Escaped, a line's end shown as ⏎."""
+    """Escaped, with line breaks shown as ⏎."""
     return escape(string).replace("\r", "␍").replace("\n", "⏎\n")
 
 
 def printable(string: str) -> str:
-    """No control character of a model's text may reach the terminal, but a line's end and a tab."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "�" for sign in string)
+    """Replace every control character except line breaks and tabs."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in string)

@@ -1,63 +1,28 @@
-"""How well a model predicts held-out text, teacher-forced, token by token.
+"""How well models predict held-out text, teacher-forced.
 
-With q the model's and p the primary's distribution at a position whose true next token is t, the scores
-of that position are
+With q the model's and p the primary's distribution at a position whose true next token is t, a position
+has these scores, in this order:
 
 - -log q(t), the cross-entropy in nats;
 - whether argmax q = t;
-- whether argmax q = argmax p, and the distance TV = ½ Σ_v |p(v) - q(v)| (both only with a primary).
+- with a primary only: whether argmax q = argmax p, and TV(p, q) = ½ Σ_v abs(p(v) - q(v)).
 
-Axis names: `batch` windows of `window` = seq + 1 tokens.
+Axis names: `n` or `batch` windows of `window` = seq + 1 tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from tandem_edu.model import PrimaryReader, Transformer
-from tandem_edu.model.attached import check_block_len
-from tandem_edu.model.weights import Model
-from tandem_edu.train.checks import check_ids, check_length, check_primary, reads_primary
-from tandem_edu.train.losses import token_losses
+from tandem_edu.drafters import Model, PrimaryReader
+from tandem_edu.drafters.protocol import check_same_vocabulary
+from tandem_edu.errors import require
+from tandem_edu.model import Transformer
+from tandem_edu.train.losses import LOSSES
 from tandem_edu.train.step import predict
-
-
-def evaluate(
-    model: Model,
-    windows: Int[np.ndarray, "n window"],
-    primary: Transformer | None = None,
-    block_len: int = 2,
-    batch_size: int = 8,
-) -> dict[str, float]:
-    """The figures of a training curve: means over all positions of `windows`, every target counted once.
-
-    - `valid_loss`: cross-entropy, nats per token, whatever the objective in training;
-    - `valid_accuracy`: share of positions where argmax q is the text's token;
-    - `valid_agreement`: share where argmax q is the primary's argmax (only with a primary).
-
-    A model that reads the primary does so in blocks of `block_len` from position 0 on. Raises
-    `BadInput` for a primary that is missing or another, for a `block_len` it cannot be asked for, for
-    windows longer than a context, and for ids outside the vocabulary.
-    """
-    return evaluate_all({"": model}, windows, primary, {"": block_len}, batch_size)[""]
-
-
-def evaluate_all(
-    models: Mapping[str, Model],
-    windows: Int[np.ndarray, "n window"],
-    primary: Transformer | None,
-    block_lens: Mapping[str, int],
-    batch_size: int = 8,
-) -> dict[str, dict[str, float]]:
-    """`evaluate` of each model, at its own block length; the primary reads once for all."""
-    names = ("valid_loss", "valid_accuracy", "valid_agreement")
-    scores = token_scores(models, windows, primary, block_lens, batch_size)
-    means = {name: found.mean((0, 1), dtype=np.float64).tolist() for name, found in scores.items()}
-    return {name: dict(zip(names, found, strict=False)) for name, found in means.items()}
 
 
 def token_scores(
@@ -67,64 +32,57 @@ def token_scores(
     block_lens: Mapping[str, int],
     batch_size: int = 8,
 ) -> dict[str, Float[np.ndarray, "n seq scores"]]:
-    """The scores of each position: 2 of them, with a primary 4, in the order above. As `evaluate_all`."""
+    """The scores of each position, 2 or with a primary 4, for each model.
+
+    A model that reads the primary does so in blocks of `block_lens[name]` from position 0 on. The primary
+    reads once for all models. Raises `BadInput` for a missing or wrong primary, for a block length the
+    model does not support, for windows longer than a context, and for ids outside the vocabulary.
+    """
     for name, model in models.items():
-        check_primary(model, primary)
-        if isinstance(model, PrimaryReader):
-            check_block_len(model, block_lens[name])
-        check_length(windows.shape[1] - 1, model, primary)
+        check_model(model, primary, windows.shape[1] - 1, [block_lens[name]])
     check_ids(models.values(), windows)
     n = len(windows)
     # Repeated windows fill the last batch, so that all batches share one compiled program.
     padded = np.resize(windows, (-(-n // batch_size) * batch_size, windows.shape[1]))
-    sizes = {name: jnp.int32(block_lens[name]) for name in models}
-    batches = [
-        _scores_of(models, primary, jnp.asarray(padded[start : start + batch_size], jnp.int32), sizes)
-        for start in range(0, len(padded), batch_size)
-    ]
-    return {name: np.concatenate([batch[name] for batch in batches])[:n] for name in models}
+    scores = {name: [] for name in models}
+    for start in range(0, len(padded), batch_size):
+        batch = jnp.asarray(padded[start : start + batch_size], jnp.int32)
+        teacher, hidden = (None, None) if primary is None else _read(primary, batch)
+        for name, model in models.items():
+            block = jnp.int32(block_lens[name]), jnp.int32(0)
+            scores[name].append(np.asarray(_scores(model, primary, hidden, teacher, batch, block)))
+    return {name: np.concatenate(batches)[:n] for name, batches in scores.items()}
 
 
-def _scores_of(
-    models: Mapping[str, Model],
-    primary: Transformer | None,
-    batch: Int[Array, "batch window"],
-    block_lens: Mapping[str, Int[Array, ""]],
-) -> dict[str, Float[np.ndarray, "batch seq scores"]]:
-    """Of one batch. The primary's reading is a program of its own, compiled once for all models."""
-    readers = [name for name, model in models.items() if reads_primary(model)]
-    teacher, hidden = (None, None) if primary is None else _read(primary, batch, bool(readers))
-    # A model is given what it reads and no more, so that it has one program, whoever is beside it.
-    seen = {name: (primary, hidden) if name in readers else (None, None) for name in models}
-    return {
-        name: np.asarray(_scores(model, *seen[name], teacher, batch, block_lens[name]))
-        for name, model in models.items()
-    }
+_read = eqx.filter_jit(lambda primary, batch: primary(batch[:, :-1], return_hidden=True))
 
 
 @eqx.filter_jit
-def _read(
-    primary: Transformer, batch: Int[Array, "batch window"], states: bool
-) -> tuple[Float[Array, "batch seq vocab"], Float[Array, "batch depth seq d_primary"] | None]:
-    """The primary's logits, and its states if some model reads them."""
-    tokens = batch[:, :-1]
-    return primary(tokens, return_hidden=True) if states else (primary(tokens), None)
-
-
-@eqx.filter_jit
-def _scores(
-    model: Model,
-    primary: Transformer | None,
-    hidden: Float[Array, "batch depth seq d_primary"] | None,
-    teacher: Float[Array, "batch seq vocab"] | None,
-    batch: Int[Array, "batch window"],
-    block_len: Int[Array, ""],
-) -> Float[Array, "batch seq scores"]:
+def _scores(model: Model, primary, hidden, teacher, batch, block) -> Float[Array, "batch seq scores"]:
     tokens, targets = batch[:, :-1], batch[:, 1:]
-    logits = predict(model, primary, tokens, hidden, (block_len, jnp.zeros_like(block_len)))
-    guesses = jnp.argmax(logits, axis=-1)
-    scores = [token_losses(logits, targets), guesses == targets]
+    logits = predict(model, primary, tokens, hidden, block)
+    predicted = jnp.argmax(logits, axis=-1)
+    scores = [LOSSES["ce"](logits, targets, teacher), predicted == targets]
     if teacher is not None:
-        distance = jnp.sum(jnp.abs(jax.nn.softmax(teacher) - jax.nn.softmax(logits)), axis=-1) / 2
-        scores += [guesses == jnp.argmax(teacher, axis=-1), distance]
+        scores += [predicted == jnp.argmax(teacher, axis=-1), LOSSES["tv"](logits, targets, teacher)]
     return jnp.stack([score.astype(jnp.float32) for score in scores], axis=-1)
+
+
+def check_model(model: Model, primary: Transformer | None, seq_len: int, block_lens: Sequence[int]) -> None:
+    """Raise `BadInput` unless `model` can read `seq_len` tokens with this primary, in such blocks."""
+    max_len = min(each.config.max_len for each in (model, primary) if each is not None)
+    require(seq_len <= max_len, f"seq_len of at most max_len = {max_len}", seq_len, "take a smaller seq_len")
+    if isinstance(model, PrimaryReader):
+        require(primary is not None, f"a primary for the {type(model).__name__}", None, "pass primary=")
+        model.check_primary(primary)  # pyright: ignore
+        for block_len in block_lens:
+            model.check_block_len(block_len)
+    elif primary is not None:
+        check_same_vocabulary(primary.config, model.config)
+
+
+def check_ids(models: Iterable[Model], *rows: np.ndarray) -> None:
+    """Raise `BadInput` for ids outside a model's vocabulary: JAX would clamp them or return NaN."""
+    smallest, fix = min(model.config.vocab_size for model in models), "use the tokenizer of the model"
+    for low, high in ((int(np.min(row)), int(np.max(row))) for row in rows):
+        require(0 <= low <= high < smallest, f"ids of a vocabulary of {smallest}", f"{low}..{high}", fix)

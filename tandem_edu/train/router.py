@@ -1,13 +1,13 @@
 """Teach a router which of a drafter's drafts its primary accepts (paper, section 3: adaptive block length).
 
-The pair drafts and verifies with a constant γ; each draft that was judged is an example: what the
-router can know of it, and whether it stayed. Drafts behind a rejected one are none, because nobody
-asked the primary about them. The loss is binary cross-entropy, so what comes out is a probability.
+The pair drafts and verifies with a constant γ. Each draft that is verified is an example: its features, and
+whether it was accepted. The drafts after a rejected one are not examples, because verification does not reach
+them. The loss is binary cross-entropy, so the router's output is a probability.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,74 +16,69 @@ import numpy as np
 import optax
 from jaxtyping import Float, PRNGKeyArray
 
-from tandem_edu.decode import Drafter, LearnedRouter, Sampling
-from tandem_edu.decode.cycle import Decoder, State, begin, cycle
-from tandem_edu.decode.drafters import PrimaryOutput, as_drafter
+from tandem_edu.decode import LearnedRouter, Sampling, cycles
 from tandem_edu.decode.request import check_prompt, make_request
 from tandem_edu.decode.routers import fingerprint
-from tandem_edu.decode.verify import verify
+from tandem_edu.decode.speculative import as_drafter, make_decoder
+from tandem_edu.drafters import Drafter, PrimaryOutput
 from tandem_edu.errors import at_least, require
-from tandem_edu.model import PrimaryReader, Transformer
+from tandem_edu.model import Transformer
 from tandem_edu.progress import progress_bar
+
+BATCH_SIZE, RATE = 8, 3e-3
+"""Prompts decoded together; the learning rate at the start."""
 
 
 class Examples(NamedTuple):
-    """Judged drafts."""
+    """Verified drafts."""
 
     features: Float[np.ndarray, "n n_features"]
-    kept: Float[np.ndarray, " n"]
+    accepted: Float[np.ndarray, " n"]
     """1 where the primary accepted the draft, else 0."""
-
-
-class TrainedRouter(NamedTuple):
-    """The router, and the examples it has not learned from."""
-
-    router: LearnedRouter
-    held_out: Examples
 
 
 def train_router(
     primary: Transformer,
-    drafter: Transformer | PrimaryReader | Drafter,
+    drafter: Transformer | Drafter,
     prompts: Sequence[np.ndarray],
     block_len: int = 8,
     *,
     max_new_tokens: int = 64,
     sampling: Sampling | None = None,
     steps: int = 1000,
-    learning_rate: float = 3e-3,
     threshold: float = 0.8,
-    rows: int = 8,
     key: PRNGKeyArray,
     progress: bool = True,
-) -> TrainedRouter:
-    """A router for this pair at this γ_max (`block_len`), from the drafts it makes after `prompts`.
+) -> tuple[LearnedRouter, Examples]:
+    """A router for this pair at this γ_max (`block_len`), and examples that it has not learned from.
 
     **Arguments:**
 
     - `prompts`: from the training text. The last tenth of them (at least one) is held out.
-    - `sampling`: how the pair decodes: a router for greedy decoding expects greedy decoding.
-    - `max_new_tokens`, `rows`: tokens after each prompt; prompts decoded together.
-    - `steps`, `learning_rate`: of AdamW along a cosine (see `fit`), on 256 examples each.
+    - `sampling`: how the pair decodes. A router for greedy decoding expects greedy decoding.
+    - `max_new_tokens`: after each prompt. `steps`: of AdamW (see `fit`), on 256 examples each.
 
-    Raises `BadInput` for fewer than two prompts, where nothing is drafted, and whatever `speculate`
-    raises; it names the prompt.
+    Raises `BadInput` for fewer than two prompts, if nothing is drafted, and where `speculate` does; it
+    names the prompt.
     """
     require(len(prompts) >= 2, "at least two prompts", len(prompts), "one is held out, so pass more")
-    for name, number in {"block_len": block_len, "rows": rows, "steps": steps}.items():
+    for name, number in {"block_len": block_len, "steps": steps}.items():
         at_least(1, number, name, "leave it out")
-    # Here, because later their rows are those of a chunk.
+    # Here, because in a batch they are named by their row.
     for number, prompt in enumerate(prompts):
         check_prompt(primary.config, prompt, max_new_tokens, f"prompt {number}: ")
     drafter = as_drafter(drafter, primary)
-    learn_key, check_key, init_key, order_key = jax.random.split(key, 4)
-    blank = _blank(primary, drafter, block_len, threshold, init_key)
-    sizes = {"block_len": block_len, "max_new_tokens": max_new_tokens, "rows": rows}
-    decode = partial(collect, primary, drafter, blank, sampling=sampling, progress=progress, **sizes)
-    held_out = max(1, len(prompts) // 10)
-    learn = decode(prompts[:-held_out], key=learn_key)
-    check = decode(prompts[-held_out:], key=check_key)
-    return TrainedRouter(fit(blank, learn, steps, learning_rate, order_key), check)
+    train_key, held_out_key, init_key, order_key = jax.random.split(key, 4)
+    made_for, top_k = (fingerprint(drafter), block_len), min(8, primary.config.vocab_size)
+    d_hidden = _hidden_size(primary, drafter, block_len)
+    untrained = LearnedRouter(d_hidden, made_for, threshold, top_k, key=init_key)
+    settings = {"max_new_tokens": max_new_tokens, "sampling": sampling, "progress": progress}
+    learned, held_out = np.split(np.arange(len(prompts)), [-max(1, len(prompts) // 10)])
+    examples, others = (
+        collect(primary, drafter, untrained, [prompts[i] for i in part], key=key, **settings)
+        for part, key in ((learned, train_key), (held_out, held_out_key))
+    )
+    return fit(untrained, examples, steps, order_key), others
 
 
 def collect(
@@ -91,109 +86,65 @@ def collect(
     drafter: Drafter,
     router: LearnedRouter,
     prompts: Sequence[np.ndarray],
-    block_len: int,
-    max_new_tokens: int,
-    sampling: Sampling | None,
-    rows: int,
     *,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
     key: PRNGKeyArray,
     progress: bool = False,
 ) -> Examples:
-    """The judged drafts of decoding `prompts` with a constant γ, `rows` prompts at a time."""
-    chunks = [prompts[start : start + rows] for start in range(0, len(prompts), rows)]
-    examples = []
-    for number, chunk in enumerate(progress_bar(chunks, show=progress, desc="drafts")):
-        full = [*chunk, *[chunk[0]] * (rows - len(chunk))]  # one compiled program for all chunks
+    """The verified drafts of decoding `prompts` with the constant γ that `router` is made for."""
+    never_stops, block_len = router.with_threshold(0.0), router.made_for[1]
+    batches = [prompts[start : start + BATCH_SIZE] for start in range(0, len(prompts), BATCH_SIZE)]
+    features, accepted = [], []
+    for number, batch in enumerate(progress_bar(batches, show=progress, desc="drafts")):
+        full = [*batch, *[batch[0]] * (BATCH_SIZE - len(batch))]  # one compiled program for all batches
         request = make_request(primary, full, max_new_tokens, sampling, jax.random.fold_in(key, number), None)
-        decoder = Decoder(
-            primary=primary,
-            drafter=drafter,
-            router=router.with_threshold(0.0),  # it looks at every draft and stops none
-            sampling=request.sampling,
-            stop_token=request.stop_token,
-            block_len=jnp.int32(block_len),
-            max_block_len=block_len,
-            judge=verify,
-        )
-        examples += _judged(decoder, request, len(chunk))
-    features, kept = (np.concatenate(column) for column in zip(*examples, strict=True))
-    fix = "ask for more tokens after each prompt, or take a drafter that drafts"
-    require(len(kept) > 0, "at least one judged draft to learn from", "none", fix)
-    return Examples(features, kept)
+        decoder = make_decoder(primary, drafter, request, block_len, block_len, never_stops)
+        for texts in cycles(decoder, request):
+            for cycle in filter(None, texts[: len(batch)]):
+                verified = min(cycle.accepted + 1, len(cycle.drafted))
+                features.append(cycle.features[:verified])
+                accepted.append((np.arange(verified) < cycle.accepted).astype(np.float32))
+    fix = "ask for more tokens after each prompt, or use another drafter"
+    require(sum(map(len, accepted)) > 0, "at least one verified draft to learn from", "none", fix)
+    return Examples(np.concatenate(features), np.concatenate(accepted))
 
 
-def _judged(decoder: Decoder, request, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The examples of the first `count` rows, cycle by cycle."""
-    state, found = _begin(decoder, request), []
-    while not bool(jnp.all(state.done)):
-        live = ~np.asarray(state.done)
-        state, drafted, accepted, features = _cycle(decoder, state)
-        drafted, accepted, features = np.asarray(drafted), np.asarray(accepted), np.asarray(features)
-        for row in np.flatnonzero(live[:count]):
-            judged = min(int(accepted[row]) + 1, int(drafted[row]))
-            kept = (np.arange(judged) < accepted[row]).astype(np.float32)
-            found.append((features[row, :judged], kept))
-    return found
-
-
-_begin = eqx.filter_jit(begin)
-
-
-@eqx.filter_jit(donate="all-except-first")
-def _cycle(decoder: Decoder, state: State):
-    state, draft = cycle(decoder, state, jax.vmap)
-    latest = jax.vmap(lambda trace: trace.accepted[jnp.maximum(trace.cycles - 1, 0)])(state.trace)
-    return state, draft.drafted, latest, draft.features
-
-
-def fit(
-    router: LearnedRouter, examples: Examples, steps: int, learning_rate: float, key: PRNGKeyArray
-) -> LearnedRouter:
+def fit(router: LearnedRouter, examples: Examples, steps: int, key: PRNGKeyArray) -> LearnedRouter:
     """Standardise the features, then minimise binary cross-entropy with AdamW.
 
     Its weight decay is 0.01; the learning rate falls along a cosine to 0.
     """
-    spread = np.maximum(examples.features.std(0), 1e-3)
-    router = eqx.tree_at(
-        lambda r: (r.mean, r.scale),
-        router,
-        (jnp.asarray(examples.features.mean(0)), jnp.asarray(1 / spread, jnp.float32)),
-    )
-    learned = lambda r: (r.w_in, r.b_in, r.w_out, r.b_out)
-    adam = optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=0.01)
-    features, kept = jnp.asarray(examples.features), jnp.asarray(examples.kept)
+    features, accepted = jnp.asarray(examples.features), jnp.asarray(examples.accepted)
+    moments = jnp.mean(features, axis=0), 1 / jnp.maximum(jnp.std(features, axis=0), 1e-3)
+    router = eqx.tree_at(lambda r: (r.mean, r.scale), router, moments)
+    trained = lambda r: (r.w_in, r.b_in, r.w_out, r.b_out)
+    adam = optax.adamw(optax.cosine_decay_schedule(RATE, steps), weight_decay=0.01)
 
     def loss(weights, batch):
-        score = eqx.tree_at(learned, router, weights).score(features[batch])
-        return jnp.mean(optax.sigmoid_binary_cross_entropy(score, kept[batch]))
+        score = eqx.tree_at(trained, router, weights).score(features[batch])
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(score, accepted[batch]))
 
     def step(carry, key):
         weights, opt_state = carry
-        batch = jax.random.randint(key, (256,), 0, kept.shape[0])
+        batch = jax.random.randint(key, (256,), 0, accepted.shape[0])
         updates, opt_state = adam.update(jax.grad(loss)(weights, batch), opt_state, weights)
         return (optax.apply_updates(weights, updates), opt_state), None
 
-    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to its whole-number count
-        start = learned(router)
-        (weights, _), _ = jax.jit(partial(jax.lax.scan, step))(
-            (start, adam.init(start)), jax.random.split(key, steps)
-        )
-    return eqx.tree_at(learned, router, weights)
+    start, keys = trained(router), jax.random.split(key, steps)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to its integer step count
+        (weights, _), _ = jax.jit(partial(jax.lax.scan, step))((start, adam.init(start)), keys)
+    return eqx.tree_at(trained, router, weights)
 
 
-def _blank(
-    primary: Transformer, drafter: Drafter, block_len: int, threshold: float, key: PRNGKeyArray
-) -> LearnedRouter:
-    """An untrained router with the right number of inputs."""
+def _hidden_size(primary: Transformer, drafter: Drafter, block_len: int) -> int:
+    """The number of hidden values of a draft."""
 
-    def first_step():
+    def first_step() -> Any:
         prompt = jnp.zeros(1, jnp.int32)
-        states, cache = primary.prefill(prompt, 0, block_len + 2)
-        state = drafter.start(
-            PrimaryOutput(prompt, states, cache, jnp.int32(0)), block_len + 1, jnp.int32(block_len)
-        )
-        return drafter.step(jnp.int32(0), state, cache).hidden
+        hidden, cache = primary.prefill(prompt, 0, block_len + 2)
+        output = PrimaryOutput(prompt, hidden, cache, jnp.int32(0))
+        state = drafter.start(output, block_len, jnp.int32(block_len))
+        return drafter.step(jnp.int32(0), state, primary, cache).hidden
 
-    hidden = eqx.filter_eval_shape(first_step).shape[0]
-    top_k = min(8, primary.config.vocab_size)
-    return LearnedRouter(hidden, (fingerprint(drafter), block_len), threshold, top_k, key=key)
+    return eqx.filter_eval_shape(first_step).shape[0]

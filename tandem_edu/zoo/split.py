@@ -1,7 +1,4 @@
-"""The text of the shipped pair: what every Python carries with it, split by file into three parts.
-
-Split by the files' names, a file stays on its side whichever Python reads it.
-"""
+"""The text of the shipped pair: documentation and source files that come with Python, in three parts."""
 
 from typing import NamedTuple
 
@@ -12,17 +9,18 @@ class Texts(NamedTuple):
     """One corpus in three parts."""
 
     train: Corpus
-    """About nine tenths of the files: what the models have seen."""
+    """About nine tenths of the files; the models were trained on these."""
     dev: Corpus
-    """To choose by."""
+    """For choices."""
     test: Corpus
-    """To report on: no choice has looked at it."""
+    """For reports; no choice has used it."""
 
 
 def texts() -> Texts:
     """The standard library's topics and source files (`load_text("stdlib")`) in three parts.
 
-    Raises `BadInput` where Python was installed without its source files.
+    A file is in the same part whichever Python reads it, because the split is by name. Raises `BadInput`
+    where Python was installed without its source files.
     """
     train, held_out = load_text("stdlib").train_valid(0.1, seed=0)
     test, dev = held_out.train_valid(0.5, seed=1)
@@ -30,5 +28,5 @@ def texts() -> Texts:
 
 
 def held_out_text() -> Corpus:
-    """Text that no model of the shipped pair has seen, to play with: the development part."""
+    """Text that no model of the shipped pair was trained on: the development part."""
     return texts().dev

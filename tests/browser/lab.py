@@ -41,9 +41,9 @@ SETTINGS = {
 
 
 def chromium() -> str | None:
-    """Where the browser is, if there is one."""
-    found = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
-    return next(filter(None, found), None)
+    """The browser's path, if there is one."""
+    paths = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    return next(filter(None, paths), None)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def serving(notebooks: Sequence[Path], folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={work}", *options]
     with (folder / "lab.log").open("w") as log:
         server = subprocess.Popen(
-            command, env=os.environ | _surroundings(folder, token), stdout=log, stderr=subprocess.STDOUT
+            command, env=os.environ | _environment(folder, token), stdout=log, stderr=subprocess.STDOUT
         )
     try:
         address = f"http://127.0.0.1:{port}"
@@ -106,7 +106,7 @@ def run_all(page: Page, seconds: int = 600) -> list[dict]:
     return [output for cell in cells for output in cell.get("outputs", [])]
 
 
-def wear(page: Page, theme: str) -> None:
+def set_theme(page: Page, theme: str) -> None:
     """Change JupyterLab's theme: a key of `THEMES`."""
     name = THEMES[theme]
     page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', { theme })", name)
@@ -130,7 +130,7 @@ def _wait_for_idle(page: Page, seconds: int) -> None:
     page.wait_for_function(idle, timeout=1000 * seconds)
 
 
-def _surroundings(folder: Path, token: str) -> dict[str, str]:
+def _environment(folder: Path, token: str) -> dict[str, str]:
     """Environment variables that keep the server out of the user's own settings."""
     settings = folder / "settings"
     for name, text in SETTINGS.items():

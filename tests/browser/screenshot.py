@@ -22,15 +22,15 @@ def main() -> None:
         run_all(page)
         panel = page.locator(".jp-OutputArea-output .widget-vbox").first
         panel.get_by_role("button", name="verify").press("Space")
-        while not telling(panel):
+        while not shows_both_kinds(panel):
             panel.get_by_role("slider").press("ArrowRight")
             page.wait_for_timeout(500)
         page.locator(".jp-Cell:has(.widget-vbox)").first.screenshot(path=PICTURE, style=PLAIN)
     print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size / 1000:.0f} kB")
 
 
-def telling(panel) -> bool:
-    """Whether it shows a cycle with drafts of both kinds, which is most cycles."""
+def shows_both_kinds(panel) -> bool:
+    """Whether it shows a cycle with accepted and rejected drafts, as many cycles have."""
     count = lambda kind: panel.locator(f'span[title="{kind}"]').count()
     return count("accepted") >= 2 and count("rejected") >= 1
 

@@ -1,6 +1,6 @@
 """The notebooks in a real JupyterLab and a real browser: they run, and the keyboard moves their panels.
 
-Leaves pictures of every notebook in `artefacts/`, two widths and both themes, for people to look at.
+Keeps pictures of every notebook in `artefacts/`, at two widths and in both themes.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import THEMES, browsing, chromium, opened, run_all, serving, unrolled, wear
+from lab import THEMES, browsing, chromium, opened, run_all, serving, set_theme, unrolled
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -55,7 +55,7 @@ def test_the_notebook_runs_and_its_panels_follow_the_keyboard(browser, address, 
 
 
 def check_sliders(panel) -> None:
-    """Each slider, one step with an arrow key: another picture, and another text in its place."""
+    """Each slider, one step with an arrow key: another picture and another alternative text."""
     for slider in panel.get_by_role("slider").all():
         low, now, high = (slider.get_attribute(f"aria-value{which}") for which in ("min", "now", "max"))
         if low == high:  # there is but one layer to choose
@@ -71,12 +71,12 @@ def check_buttons(panel) -> None:
         press_and_wait(panel, row.locator("button:not(.mod-active)").first, "Space", everything)
 
 
-def press_and_wait(panel, control, key: str, look: Callable, seconds: float = 5) -> None:
-    """Press a key on a control, and wait until a look at the panel finds something else."""
-    before, end = look(panel), time.monotonic() + seconds
+def press_and_wait(panel, control, key: str, read: Callable, seconds: float = 5) -> None:
+    """Press a key on a control, and wait until `read` of the panel gives something else."""
+    before, end = read(panel), time.monotonic() + seconds
     control.focus()
     control.press(key)
-    while look(panel) == before:
+    while read(panel) == before:
         assert time.monotonic() < end, f"{key} was pressed, and nothing changed"
         panel.page.wait_for_timeout(50)
 
@@ -88,8 +88,8 @@ def pictures(panel) -> list[str]:
 
 def words(panel) -> list[str]:
     """What a panel says to those who cannot see its pictures or colours."""
-    told = panel.locator(".widget-html").locator("img, [aria-label]")
-    return told.evaluate_all("all => all.map(one => one.alt ?? one.ariaLabel)")
+    labelled = panel.locator(".widget-html").locator("img, [aria-label]")
+    return labelled.evaluate_all("all => all.map(one => one.alt ?? one.ariaLabel)")
 
 
 def everything(panel) -> str:
@@ -102,6 +102,6 @@ def take_pictures(page, name: str) -> None:
     ARTEFACTS.mkdir(exist_ok=True)
     for width in WIDTHS:
         for theme in THEMES:
-            wear(page, theme)
+            set_theme(page, theme)
             unrolled(page, width)
             page.screenshot(path=ARTEFACTS / f"{name}-{width}-{theme}.png")

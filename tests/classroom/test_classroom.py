@@ -1,4 +1,4 @@
-"""The exercises: model solutions agree with the library, wrong answers lose points and say why."""
+"""The exercises: model solutions agree with the library, wrong answers lose points and get a hint."""
 
 import sys
 import warnings
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tandem_edu.classroom import EXERCISES, Case, Exercise, check, exercises, standing
+from tandem_edu.classroom import EXERCISES, Case, Exercise, check, exercises, scores
 from tandem_edu.decode.verify import next_distribution
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import tokens_per_call, tokens_per_call_iid, wall_clock_factor
 from tandem_edu.measure.roofline import Hardware, read_time
 from tandem_edu.model.masks import block_starts, tandem_masks
-from tandem_edu.train.losses import cross_entropy, kl_divergence, total_variation
+from tandem_edu.train.losses import LOSSES
 
 SOLUTIONS = {name: exercise.solution for name, exercise in EXERCISES.items()}
 RNG = np.random.default_rng(0)
@@ -37,18 +37,15 @@ def test_solutions_are_the_librarys():
         assert starts == block_starts(20, block_len, offset).tolist()
     own, primary = tandem_masks(block_starts(9, 3))
     for i, t in np.ndindex(9, 9):
-        seen = {"secondary": bool(own[i, t]), "primary": bool(primary[i, t])}
-        assert [who for who, sees in seen.items() if sees] == [
-            w for w in [SOLUTIONS["whose_keys"](i, t, 3)] if w
-        ]
+        whose = SOLUTIONS["whose_keys"](i, t, 3)
+        assert (bool(own[i, t]), bool(primary[i, t])) == (whose == "secondary", whose == "primary")
     p, q = distributions(6), distributions(6)
-    log_p, log_q = jnp.log(p), jnp.log(q)
-    theirs = float(total_variation(log_p[None], log_q[None]))
-    assert SOLUTIONS["total_variation"](p, q) == pytest.approx(theirs, abs=1e-5)
-    loss = cross_entropy(log_q[None], jnp.array([2])) + 0.5 * kl_divergence(log_p[None], log_q[None])
-    assert SOLUTIONS["distillation_loss"](np.log(p), np.log(q), 2, 0.5) == pytest.approx(
-        float(loss), abs=1e-4
-    )
+    log_p, log_q = jnp.log(p)[None], jnp.log(q)[None]
+    inputs = log_q, jnp.array([2]), log_p
+    distance = float(LOSSES["tv"](*inputs)[0])
+    assert SOLUTIONS["total_variation"](p, q) == pytest.approx(distance, abs=1e-5)
+    loss = float(LOSSES["ce"](*inputs)[0] + 0.5 * LOSSES["kl"](*inputs)[0])
+    assert SOLUTIONS["distillation_loss"](np.log(p), np.log(q), 2, 0.5) == pytest.approx(loss, abs=1e-4)
     assert SOLUTIONS["tokens_per_call"]([0.9, 0.5]) == pytest.approx(tokens_per_call([0.9, 0.5]))
 
 
@@ -57,11 +54,11 @@ def test_verification_is_the_librarys(seed):
     rng = np.random.default_rng(seed)
     p, q = distributions(4, 5), distributions(3, 5)
     drafts, u = rng.integers(0, 5, 3), rng.uniform(size=3).astype(np.float32)
-    kept = SOLUTIONS["drafts_kept"](drafts, q, p, u)
+    count = SOLUTIONS["count_accepted"](drafts, q, p, u)
     accepted = u * q[np.arange(3), drafts] < p[np.arange(3), drafts]
-    assert kept == int(np.argmin([*accepted, False]))
-    theirs = next_distribution(jnp.asarray(p), jnp.asarray(q), jnp.int32(1), jnp.int32(3))
-    np.testing.assert_allclose(SOLUTIONS["residual"](p[1], q[1]), theirs, rtol=1e-4, atol=1e-6)
+    assert count == int(np.argmin([*accepted, False]))
+    reference = next_distribution(jnp.asarray(p), jnp.asarray(q), jnp.int32(1), jnp.int32(3))
+    np.testing.assert_allclose(SOLUTIONS["residual"](p[1], q[1]), reference, rtol=1e-4, atol=1e-6)
 
 
 def test_the_best_block_is_the_fastest():
@@ -75,7 +72,7 @@ def test_the_best_block_is_the_fastest():
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_a_right_answer_earns_all_points_and_a_constant_never_does(name):
+def test_the_solution_earns_all_points_and_a_constant_never_does(name):
     assert check(name, SOLUTIONS[name]).points == check(name, SOLUTIONS[name]).out_of
     wanted = {str(SOLUTIONS[name](*case.arguments)) for case in EXERCISES[name].cases}
     assert len(wanted) >= 2
@@ -85,99 +82,106 @@ def test_a_right_answer_earns_all_points_and_a_constant_never_does(name):
         assert report.points < report.out_of
 
 
-WRONG = {
-    "read_time": lambda n, tokens, peak, bandwidth, size: n * size / bandwidth + 2 * n * tokens / peak,
-    "block_start": lambda i, block_len, offset: i // block_len * block_len,
-    "whose_keys": lambda i, t, block_len: "primary" if t // block_len < i // block_len else "secondary",
-    "total_variation": lambda p, q: 1 - np.minimum(p, q).sum() ** 2,
-    "distillation_loss": lambda teacher, logits, target, weight: (
-        np.log(np.exp(logits).sum()) - logits[target] if weight == 0 else np.nan
-    ),
-    "residual": lambda p, q: np.maximum(p - q, 0),
-    "drafts_kept": lambda drafts, q, p, u: sum(
-        u[i] * q[i][x] < p[i][x] for i, x in enumerate(drafts)
-    ),  # counts past the first rejection
-    "tokens_per_call": lambda acceptance: 1 + sum(acceptance),
-    "best_block_len": lambda alpha, draft_cost, verify_cost: len(verify_cost),
-    "draft_length": lambda confidence, threshold: sum(c >= threshold for c in confidence),
-}
-
-
-@pytest.mark.parametrize("name", EXERCISES)
-def test_a_likely_mistake_loses_points_and_gets_a_hint(name):
-    report = check(name, WRONG[name])
-    assert 0 <= report.points < report.out_of
-    failed = [case for case, fine, _ in report.findings if not fine]
-    assert all(case.hint in str(report) for case in failed)
-
-
-def one_hot(left):
-    return np.eye(len(left))[np.argmax(left)]
+def residual_by(left):
+    """A `residual` that is correct where p = q, and elsewhere `left(p, q)`."""
+    return lambda p, q: left(p, q) if np.any(p > q) else p
 
 
 def fastest(factor):
-    """A `best_block_len` that takes the speedup to be `factor(alpha, c, v, γ)`."""
+    """A `best_block_len` that takes the speedup to be `factor(α, tokens, c, v, γ)`."""
     return lambda alpha, c, costs: (
-        1 + int(np.argmax([factor(alpha, c, v, gamma) for gamma, v in enumerate(costs, 1)]))
+        1
+        + int(
+            np.argmax([factor(alpha, tokens_per_call_iid(alpha, g), c, v, g) for g, v in enumerate(costs, 1)])
+        )
     )
 
 
-SUBTLE = [
-    ("best_block_len", fastest(lambda alpha, c, v, g: tokens_per_call_iid(alpha, g) / v)),
-    ("best_block_len", fastest(lambda alpha, c, v, g: tokens_per_call_iid(alpha, g) / (v + c))),
-    ("best_block_len", fastest(lambda alpha, c, v, g: tokens_per_call_iid(alpha, g) / (1 + g * c))),
-    ("best_block_len", fastest(lambda alpha, c, v, g: tokens_per_call_iid(alpha, g) / (v + (g + 1) * c))),
-    ("best_block_len", fastest(lambda alpha, c, v, g: (tokens_per_call_iid(alpha, g) - 1) / (v + g * c))),
-    ("best_block_len", fastest(lambda alpha, c, v, g: (1 + alpha * g) / (v + g * c))),
-    ("total_variation", lambda p, q: np.abs(p - q).max()),
-    ("residual", lambda p, q: one_hot(p - q) if np.any(p > q) else p),
-    ("residual", lambda p, q: np.maximum(p - q, 0) / max((p - q).max(), 1e-9) if np.any(p > q) else p),
-    ("residual", lambda p, q: np.where(p > q, p, 0) / p[p > q].sum() if np.any(p > q) else p),
-    (
-        "drafts_kept",
-        lambda drafts, q, p, u: (
-            len(drafts) if all(u[i] * q[i][x] < p[i][x] for i, x in enumerate(drafts)) else 0
-        ),
-    ),
-    (
-        "drafts_kept",
-        lambda drafts, q, p, u: SOLUTIONS["drafts_kept"](drafts, [q[0]] * len(u), [p[0]] * len(u), u),
-    ),
-    ("whose_keys", lambda i, t, block_len: SOLUTIONS["whose_keys"](i, t, 4)),
-    (
-        "draft_length",
-        lambda sure, least: max((i for i, s in enumerate(sure, 1) if s < least), default=len(sure)),
-    ),
-    ("block_start", lambda i, n, offset: 0 if i < offset else SOLUTIONS["block_start"](i, n, offset)),
-]
+def each_accepted(drafts, q, p, u):
+    return [u[i] * q[i][x] < p[i][x] for i, x in enumerate(drafts)]
 
 
-@pytest.mark.parametrize(("name", "answer"), SUBTLE)
-def test_an_answer_that_is_right_by_luck_does_not_earn_all_points(name, answer):
-    """Likely mistakes, of which some were once given all of them."""
-    assert check(name, answer).points < check(name, answer).out_of
+WRONG = {
+    "read_time": [lambda n, tokens, peak, bandwidth, size: n * size / bandwidth + 2 * n * tokens / peak],
+    "block_start": [
+        lambda i, n, offset: i // n * n,
+        lambda i, n, offset: 0 if i < offset else SOLUTIONS["block_start"](i, n, offset),
+    ],
+    "whose_keys": [
+        lambda i, t, n: "primary" if t // n < i // n else "secondary",
+        lambda i, t, n: SOLUTIONS["whose_keys"](i, t, 4),
+    ],
+    "total_variation": [lambda p, q: 1 - np.minimum(p, q).sum() ** 2, lambda p, q: np.abs(p - q).max()],
+    "distillation_loss": [
+        lambda teacher, logits, target, weight: (
+            np.log(np.exp(logits).sum()) - logits[target] if weight == 0 else np.nan
+        )
+    ],
+    "residual": [
+        lambda p, q: np.maximum(p - q, 0),
+        residual_by(lambda p, q: np.eye(len(p))[np.argmax(p - q)]),
+        residual_by(lambda p, q: np.maximum(p - q, 0) / max((p - q).max(), 1e-9)),
+        residual_by(lambda p, q: np.where(p > q, p, 0) / p[p > q].sum()),
+    ],
+    "count_accepted": [
+        lambda *given: sum(each_accepted(*given)),  # counts past the first rejection
+        lambda *given: len(given[0]) * all(each_accepted(*given)),
+        lambda drafts, q, p, u: SOLUTIONS["count_accepted"](drafts, [q[0]] * len(u), [p[0]] * len(u), u),
+    ],
+    "tokens_per_call": [lambda acceptance: 1 + sum(acceptance)],
+    "best_block_len": [
+        lambda alpha, draft_cost, verify_cost: len(verify_cost),
+        fastest(lambda alpha, tokens, c, v, g: tokens / v),
+        fastest(lambda alpha, tokens, c, v, g: tokens / (v + c)),
+        fastest(lambda alpha, tokens, c, v, g: tokens / (1 + g * c)),
+        fastest(lambda alpha, tokens, c, v, g: tokens / (v + (g + 1) * c)),
+        fastest(lambda alpha, tokens, c, v, g: (tokens - 1) / (v + g * c)),
+        fastest(lambda alpha, tokens, c, v, g: (1 + alpha * g) / (v + g * c)),
+    ],
+    "draft_length": [
+        lambda sure, threshold: sum(c >= threshold for c in sure),
+        lambda sure, threshold: max((i for i, c in enumerate(sure, 1) if c < threshold), default=len(sure)),
+    ],
+}
 
 
-def test_whatever_an_answer_does_it_is_judged():
+@pytest.mark.parametrize(("name", "answer"), [(name, one) for name in EXERCISES for one in WRONG[name]])
+def test_a_likely_mistake_loses_points_and_gets_a_hint(name, answer):
+    report = check(name, answer)
+    assert 0 <= report.points < report.out_of
+    assert all(case.hint in str(report) for case, message in report.results if message)
+
+
+class Odd:
+    def __array__(self, *_, **__):
+        raise RuntimeError("not a number")
+
+
+ODD = [None, "0.4", Odd(), [[1], [1, 2]], np.full(3, 0.4), 1j, np.complex64(1j), 10**400]
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda p, q: sys.exit(1), lambda p, q: p, *(lambda p, q, x=value: x for value in ODD)]
+)
+def test_checking_continues_whatever_an_answer_returns_or_raises(answer, capsys):
+    report = check("total_variation", answer)
+    assert report.points == 0 and len(report.results) == 3
+    assert "expected" in str(report) and capsys.readouterr().err == ""
+
+
+def test_an_answers_faults_are_named_escaped_and_without_effect_on_the_cases():
     def raises(p, q):
         raise RuntimeError("<b>no</b>")
 
-    def spoils(p, q):
+    def overwrites(p, q):
         p[:] = 0
         return 0.4
-
-    class Odd:
-        def __array__(self, *_, **__):
-            raise TypeError("odd")
 
     assert "it raised RuntimeError('<b>no</b>')" in str(check("total_variation", raises))
     html = check("total_variation", raises)._repr_html_()
     assert "<b>no</b>" not in html and "&lt;b&gt;no" in html
-    assert check("total_variation", spoils).points == 1
-    assert check("total_variation", SOLUTIONS["total_variation"]).points == 3  # the cases were not spoilt
-    for value in (None, "0.4", Odd(), [[1], [1, 2]], np.full(3, 0.4), 1j):
-        assert check("total_variation", lambda p, q, value=value: value).points == 0
-    assert check("total_variation", lambda p: p).points == 0
+    assert check("total_variation", overwrites).points == 1
+    assert check("total_variation", SOLUTIONS["total_variation"]).points == 3
     assert "is the return missing" in str(check("residual", lambda p, q: None))
     assert "(shapes (4,) and ())" in str(check("residual", lambda p, q: 1.0))
     assert check("whose_keys", lambda *_: None).points == 1
@@ -191,23 +195,8 @@ def test_bad_input():
         check("residual", np.ones(3))
 
 
-class NoNumber:
-    def __array__(self, *_, **__):
-        raise RuntimeError("not a number")
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [lambda p, q: 10**400, lambda p, q: NoNumber(), lambda p, q: np.complex64(1j), lambda *_: sys.exit(1)],
-)
-def test_whatever_an_answer_is_judging_goes_on(answer, capsys):
-    report = check("total_variation", answer)
-    assert report.points == 0 and len(report.findings) == 3
-    assert "expected" in str(report) and capsys.readouterr().err == ""
-
-
 def test_an_answers_warnings_are_kept_from_stderr(capsys):
-    """nbgrader takes a cell's points for any word there."""
+    """nbgrader gives no points for a cell that writes there."""
 
     def loud(p, q):
         warnings.warn("careful", stacklevel=1)
@@ -221,13 +210,14 @@ def test_an_answers_warnings_are_kept_from_stderr(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_best_attempt_stands():
-    check("residual", WRONG["residual"])
-    first = next(row for row in standing() if row["exercise"] == "residual")["points"]
-    check("residual", SOLUTIONS["residual"])
-    check("residual", WRONG["residual"])
-    best = next(row for row in standing() if row["exercise"] == "residual")
-    assert first < best["points"] == best["out of"] == 4
+def test_the_best_attempt_counts():
+    points = []
+    for answer in (WRONG["residual"][0], SOLUTIONS["residual"], WRONG["residual"][0]):
+        check("residual", answer)
+        (row,) = (row for row in scores() if row["exercise"] == "residual")
+        points.append(row["points"])
+    assert points[0] < points[1] == points[2] == row["out of"] == 4
+    assert scores()[0] == {"exercise": "read_time", "points": 0, "out of": 3}
 
 
 def test_a_class_can_bring_exercises_of_its_own():
@@ -235,7 +225,7 @@ def test_a_class_can_bring_exercises_of_its_own():
         """Twice x."""
         return 2 * x
 
-    mine = Exercise(double, (Case("a number", (3,), "x + x", points=5),))
-    assert mine.asks == "Twice x."
-    report = mine.judge(lambda x: x + x)
+    exercise = Exercise(double, (Case("a number", (3,), "x + x", points=5),))
+    assert exercise.task == "Twice x."
+    report = exercise.check(lambda x: x + x)
     assert (report.points, report.out_of) == (5, 5)

@@ -9,16 +9,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models
 
-from tandem_edu.data import (
-    END_ID,
-    Batches,
-    Corpus,
-    batches,
-    encode,
-    prompts,
-    train_tokenizer,
-    windows,
-)
+from tandem_edu.data import END_ID, Batches, Corpus, batches, encode, prompts, train_tokenizer, windows
 from tandem_edu.errors import BadInput
 
 SENTENCES = [f"Sentence {i} is about {['αβγ', 'trees', '🙂'][i % 3]}.\n" * (1 + i % 9) for i in range(120)]
@@ -34,14 +25,6 @@ def tokens(tokenizer):
     return encode(tokenizer, SENTENCES)
 
 
-def slow_encode(tokenizer, documents) -> list[int]:
-    row = []
-    for document in documents:
-        row += tokenizer.encode(document).ids
-        row.append(END_ID)
-    return row
-
-
 # Documents to tokens
 
 
@@ -49,22 +32,14 @@ def slow_encode(tokenizer, documents) -> list[int]:
 def test_encode_is_the_slow_loop_whatever_the_chunk(tokenizer, chunk, monkeypatch):
     monkeypatch.setattr(batches, "_CHUNK", chunk)
     row = encode(tokenizer, SENTENCES)
-    assert row.dtype == np.uint16 and row.tolist() == slow_encode(tokenizer, SENTENCES)
+    slow = [token for text in SENTENCES for token in [*tokenizer.encode(text).ids, END_ID]]
+    assert row.dtype == np.uint16 and row.tolist() == slow
     assert encode(tokenizer, Corpus(SENTENCES)).tolist() == row.tolist()
     assert encode(tokenizer, iter(SENTENCES)).tolist() == row.tolist()
-
-
-def test_documents_come_back_between_the_ends(tokenizer, tokens):
-    (ends,) = np.nonzero(tokens == END_ID)
-    assert len(ends) == len(SENTENCES) and ends[-1] == len(tokens) - 1
-    pieces = np.split(tokens, ends + 1)[:-1]
-    assert [tokenizer.decode(piece[:-1]) for piece in pieces] == SENTENCES
-
-
-def test_a_text_is_one_document_and_cannot_end_itself(tokenizer):
-    row = encode(tokenizer, "a <|endoftext|> b")
-    assert row[-1] == END_ID and END_ID not in row[:-1]
-    assert encode(tokenizer, ["", ""]).tolist() == [END_ID, END_ID]
+    pieces = np.split(row, np.flatnonzero(row == END_ID) + 1)[:-1]
+    assert [tokenizer.decode(piece) for piece in pieces] == SENTENCES
+    one = encode(tokenizer, "a <|endoftext|> b")  # a text is one document and cannot end itself
+    assert one[-1] == END_ID and END_ID not in one[:-1]
 
 
 def test_a_large_vocabulary_takes_four_bytes():
@@ -114,43 +89,44 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(tokens):
     assert np.array_equal(once[0](np.int32(7)), once[0](7))
 
 
-def test_the_first_batch_is_the_same_for_ever():
+def test_a_batch_is_the_same_in_every_version():
     assert Batches(np.arange(10_000), 4, 1, seed=3)(5)[:, 0].tolist() == [4401, 8030, 2672, 9021]
 
 
-def test_every_place_is_drawn_as_often():
+def test_every_position_is_drawn_as_often():
     row = np.arange(40)
     starts = np.concatenate([Batches(row, 500, 30)(step)[:, 0] for step in range(20)])
     counts = np.bincount(starts, minlength=10)
     assert len(counts) == 10 and abs(counts - 1000).max() < 5 * (10_000 * 0.1 * 0.9) ** 0.5
 
 
-def test_one_window_is_enough_and_fewer_tokens_are_not(tokens):
+def test_one_window_is_enough(tokens):
     assert Batches(tokens[:11], 2, 10)(0).tolist() == [tokens[:11].tolist()] * 2
-    message = "at least seq_len [+] 1 = 11 tokens, got 10: use a longer text or a smaller seq_len"
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"batch_size": 0}, "batch_size of at least 1, got 0"),
+        ({"seq_len": 2.0}, "seq_len of at least 1, got 2.0"),
+        ({"seed": -1}, "seed of at least 0, got -1"),
+        ({"seed": True}, "seed of at least 0, got True"),
+        ({"seed": 2**64}, r"seed and step below 2\*\*64"),
+        ({"step": -1}, "step of at least 0, got -1"),
+        ({"seq_len": 10}, r"at least seq_len [+] 1 = 11 tokens, got 10: use a longer text or a smaller"),
+        ({"tokens": [1, 2, 3, 4]}, "tokens as a one-dimensional integer array, got list of shape"),
+        ({"tokens": np.ones(9)}, "array, got float64 of shape .9,.: use encode"),
+        ({"tokens": np.ones((3, 3), int)}, "array, got int64 of shape .3, 3.: use encode"),
+    ],
+)
+def test_bad_batches(bad, message):
+    given = {"tokens": np.arange(10), "batch_size": 2, "seq_len": 4, "seed": 0, "step": 0} | bad
+    step = given.pop("step")
     with pytest.raises(BadInput, match=message):
-        Batches(tokens[:10], 2, 10)
-    with pytest.raises(BadInput, match=message):
-        windows(tokens[:10], 10)
-
-
-@pytest.mark.parametrize("bad", [{"batch_size": 0}, {"seq_len": 2.0}, {"seed": -1}, {"seed": True}])
-def test_sizes_and_seeds_that_cannot_be(tokens, bad):
-    (name,) = bad
-    with pytest.raises(BadInput, match=f"{name} of at least"):
-        Batches(**{"tokens": tokens, "batch_size": 2, "seq_len": 4} | bad)
-    with pytest.raises(BadInput, match="step of at least 0, got -1"):
-        Batches(tokens, 2, 4)(-1)
-    with pytest.raises(BadInput, match=r"seed and step below 2\*\*64"):
-        Batches(tokens, 2, 4, seed=2**64)
-
-
-@pytest.mark.parametrize("row", [[1, 2, 3, 4], np.ones(9), np.ones((3, 3), int)])
-def test_what_is_no_row_of_tokens(row):
-    with pytest.raises(BadInput, match="tokens as a one-dimensional integer array, got"):
-        Batches(row, 1, 1)
-    with pytest.raises(BadInput, match="use encode"):
-        windows(row, 1)
+        Batches(**given)(step)
+    if bad.keys() & {"tokens", "seq_len"}:
+        with pytest.raises(BadInput, match=message):
+            windows(given["tokens"], given["seq_len"])
 
 
 # Evaluation windows
@@ -182,29 +158,21 @@ def test_a_limit_spreads_the_windows_over_the_text(tokens):
 
 
 def test_prompts_come_from_distinct_documents_while_there_are_enough(tokenizer):
-    rows = [tokenizer.encode(text).ids for text in SENTENCES]
-    sources = {text: row for text, row in zip(SENTENCES, rows, strict=True) if len(row) >= 40}
-    drawn = prompts(Corpus(SENTENCES), tokenizer, 40, len(sources))
+    rows = {text: tokenizer.encode(text).ids for text in SENTENCES}
+    long = [" ".join(map(str, row)) for row in rows.values() if len(row) >= 40]
+    drawn = prompts(Corpus(SENTENCES), tokenizer, 40, len(long))
     assert all(prompt.dtype == np.int32 and prompt.shape == (40,) for prompt in drawn)
-    homes = {home_of(prompt, sources) for prompt in drawn}
-    assert len(homes) == len(sources) == len(drawn)
+    sources = [[row for row in long if " ".join(map(str, prompt)) in row] for prompt in drawn]
+    assert sorted(sources) == sorted([row] for row in long)
 
 
-def home_of(prompt, sources) -> str:
-    """The one document a prompt was taken from; its sentence's number tells it apart."""
-    spelt = " ".join(map(str, prompt))
-    homes = [text for text, row in sources.items() if spelt in " ".join(map(str, row))]
-    assert len(homes) == 1
-    return homes[0]
-
-
-def test_prompts_are_distinct_windows_until_all_are_used(tokenizer):
+def test_prompts_are_distinct_windows_until_all_are_used():
     text = "abcdefghijklmnopqrstuvwxyz"
     bare = train_tokenizer("", 257)
     drawn = prompts([text, text, "short"], bare, 20, 14)
-    spelt = [bare.decode(prompt) for prompt in drawn]
-    assert sorted(set(spelt)) == [text[i : i + 20] for i in range(7)]
-    assert spelt[7:] == spelt[:7]
+    written = [bare.decode(prompt) for prompt in drawn]
+    assert sorted(set(written)) == [text[i : i + 20] for i in range(7)]
+    assert written[7:] == written[:7]
 
 
 def test_prompts_depend_on_the_seed_and_nothing_else(tokenizer):
@@ -222,20 +190,22 @@ def test_prompts_that_no_document_can_give(tokenizer):
         prompts(SENTENCES, tokenizer, 5, 0)
 
 
-def test_another_process_draws_alike(tokens):
-    code = (
-        "import numpy as np\n"
-        "from tandem_edu.data import Batches, prompts, train_tokenizer\n"
-        "print(Batches(np.arange(5000), 4, 8, seed=9)(11)[:, 0].tolist())\n"
-        "texts = [f'{i} is a number; ' * 9 for i in range(30)]\n"
-        "print([row.tolist() for row in prompts(texts, train_tokenizer('', 257), 9, 5, seed=2)])"
-    )
-    env = os.environ | {"PYTHONHASHSEED": "777"}
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
-    texts = [f"{i} is a number; " * 9 for i in range(30)]
-    bare = train_tokenizer("", 257)
-    here = [
-        Batches(np.arange(5000), 4, 8, seed=9)(11)[:, 0].tolist(),
-        [row.tolist() for row in prompts(texts, bare, 9, 5, seed=2)],
-    ]
-    assert run.stdout.decode().splitlines() == [str(value) for value in here]
+ALIKE = """
+import hashlib
+import numpy as np
+from tandem_edu.data import Batches, Corpus, prompts, train_tokenizer
+texts = Corpus(f"{i} is a number; " * 9 for i in range(99))
+made = train_tokenizer(texts, 280)
+print(hashlib.sha256(made.to_str().encode()).hexdigest())
+print(texts.digest, *(part.digest for part in texts.train_valid(0.2, seed=3)))
+print(Batches(np.arange(5000), 4, 8, seed=9)(11)[:, 0].tolist())
+print([prompt.tolist() for prompt in prompts(texts, made, 9, 5, seed=2)])
+"""
+
+
+def test_another_process_makes_the_same_tokenizer_split_batches_and_prompts(capsys):
+    environment = os.environ | {"PYTHONHASHSEED": "777", "RAYON_NUM_THREADS": "1"}
+    run = [sys.executable, "-c", ALIKE]
+    other = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
+    exec(ALIKE, {})
+    assert other == capsys.readouterr().out

@@ -1,10 +1,10 @@
-"""The tokenizer: nothing is lost, nothing depends on the day, and every bad file is told apart."""
+"""The tokenizer: it loses nothing, the same text gives the same one, and bad files are refused."""
 
-import hashlib
-import os
+import copy
+import json
+import pickle
 import random
-import subprocess
-import sys
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from tandem_edu.data import (
     load_text,
     load_tokenizer,
     save_tokenizer,
+    text_of,
     token_strings,
     tokenizer,
     train_tokenizer,
@@ -32,7 +33,7 @@ ODD_TEXTS = [
     f"{END_OF_TEXT} in a text {END_OF_TEXT}{END_OF_TEXT}",
     "".join(map(chr, range(0x300))),
     "\ufeff\ufffd\U0010ffff",
-    "Ġ Ċ ▁ the signs that byte-level tokens are spelt with",
+    "Ġ Ċ ▁ the signs that byte-level tokens are written with",
 ]
 
 
@@ -47,13 +48,6 @@ def trained(documents):
     return train_tokenizer(documents)
 
 
-def random_text(rng: random.Random) -> str:
-    """Any characters at all, but the surrogates, which are not text."""
-    planes = [(0, 0x80), (0x80, 0x800), (0x800, 0xD800), (0xE000, 0x110000), (0x20, 0x7F)]
-    ranges = [range(*rng.choice(planes)) for _ in range(rng.randint(0, 80))]
-    return "".join(chr(rng.choice(characters)) for characters in ranges)
-
-
 def test_the_vocabulary_is_the_end_the_bytes_and_the_merges(trained):
     assert trained.get_vocab_size() == 1024
     assert trained.token_to_id(END_OF_TEXT) == END_ID == 0
@@ -62,62 +56,65 @@ def test_the_vocabulary_is_the_end_the_bytes_and_the_merges(trained):
     assert singles == set(range(256))
 
 
-@pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
-def test_odd_texts_come_back(trained, text):
-    ids = trained.encode(text).ids
-    assert trained.decode(ids) == text
-    assert END_ID not in ids
+def test_odd_texts_come_back_whatever_was_done_to_the_tokenizer(trained, tmp_path):
+    """No text ends itself: a copy must not read the end token's name in a text as the end."""
+    save_tokenizer(trained, tmp_path / "new" / "tokenizer.json")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["tokenizer.json"]
+    loaded = load_tokenizer(tmp_path / "new" / "tokenizer.json")
+    from_pickle = pickle.loads(pickle.dumps(trained))
+    from_string = Tokenizer.from_str(trained.to_str())
+    for one in (trained, loaded, from_pickle, copy.deepcopy(trained), from_string):
+        assert one.to_str() == trained.to_str()
+        for text in ODD_TEXTS:
+            ids = one.encode(text).ids
+            assert one.decode(ids) == text and END_ID not in ids
+            assert ids == trained.encode(text).ids
+            assert one.decode([END_ID, *ids, END_ID]) == text
+
+
+def test_an_older_file_with_a_special_token_is_read_as_the_same_tokenizer(trained, tmp_path):
+    old = json.loads(trained.to_str())
+    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+    old["added_tokens"] = [{"id": 0, "content": END_OF_TEXT, "special": True, **flags}]
+    old["decoder"] = old["decoder"]["decoders"][-1]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert Tokenizer.from_str(json.dumps(old)).encode(END_OF_TEXT).ids == [END_ID]
+    assert load_tokenizer(tmp_path / "old.json").to_str() == trained.to_str()
 
 
 def test_any_text_comes_back(trained):
     bare = train_tokenizer("", vocab_size=257)
+    planes = [(0, 0x80), (0x80, 0x800), (0x800, 0xD800), (0xE000, 0x110000), (0x20, 0x7F)]  # no surrogates
     for trial in range(400):
-        text = random_text(random.Random(trial))
+        rng = random.Random(trial)
+        text = "".join(chr(rng.choice(range(*rng.choice(planes)))) for _ in range(rng.randint(0, 80)))
         for one in (trained, bare):
             ids = one.encode(text).ids
             assert one.decode(ids) == text and END_ID not in ids
         assert len(ids) == len(text.encode())
 
 
-def test_whole_documents_come_back_and_are_shorter(trained, documents):
-    count = 0
-    for document in documents:
-        ids = trained.encode(document).ids
-        assert trained.decode(ids) == document
-        count += len(ids)
-    assert count < sum(map(len, documents)) / 2
-
-
-def test_a_corpus_a_text_and_an_iterable_are_all_taken_as_documents(documents):
+def test_a_corpus_a_text_and_an_iterable_are_all_taken_as_documents(documents, capfd):
     as_corpus = train_tokenizer(Corpus(documents[:3]), 400).to_str()
+    assert capfd.readouterr() == ("", "")  # training is silent
     assert train_tokenizer(list(documents[:3]), 400).to_str() == as_corpus
     assert train_tokenizer((text for text in documents[:3]), 400).to_str() == as_corpus
     assert train_tokenizer(documents[0], 300).to_str() == train_tokenizer([documents[0]], 300).to_str()
 
 
-def test_the_same_text_gives_the_same_tokenizer_in_every_process(trained, documents):
-    code = (
-        "import hashlib\n"
-        "from tandem_edu.data import load_text, train_tokenizer\n"
-        "made = train_tokenizer(load_text('pysource').documents[:20])\n"
-        "print(hashlib.sha256(made.to_str().encode()).hexdigest())"
-    )
-    run = [sys.executable, "-c", code]
-    env = os.environ | {"PYTHONHASHSEED": "54321", "RAYON_NUM_THREADS": "1"}
-    there = subprocess.run(run, env=env, capture_output=True, text=True, check=True).stdout.strip()
-    again = train_tokenizer(documents).to_str()
-    assert again == trained.to_str()
-    assert there == hashlib.sha256(again.encode()).hexdigest()
-
-
-def test_training_is_silent(documents, capfd):
-    train_tokenizer(documents[:3], 300)
-    assert capfd.readouterr() == ("", "")
+@pytest.mark.parametrize("signs", ["ACGT", " \t\n", "日本語"])
+def test_training_on_very_long_words_takes_linear_time(signs):
+    rng = random.Random(0)
+    words = ["".join(rng.choices(signs, k=200_000)) for _ in range(2)]
+    start = time.process_time()
+    made = train_tokenizer(words, 400)
+    assert time.process_time() - start < 8  # seconds; in quadratic time at least 16
+    assert made.decode(made.encode(words[0]).ids) == words[0]
 
 
 @pytest.mark.parametrize("size", [256, 0, -1, 1024.0, "1024", None])
 def test_a_vocabulary_too_small_for_the_bytes(size):
-    with pytest.raises(BadInput, match=r"vocab_size of at least 257, .* got"):
+    with pytest.raises(BadInput, match=r"vocab_size of at least 257, got"):
         train_tokenizer("text", size)
 
 
@@ -128,104 +125,64 @@ def test_a_text_too_small_for_the_vocabulary_says_how_far_it_reached():
     assert train_tokenizer(["abab"], 258).get_vocab_size() == 258
 
 
-# What the tokens look like
+# Tokens as text
 
 
-def test_token_strings_join_to_the_text_where_characters_are_whole(trained, documents):
-    for document in documents[:5]:
+def test_documents_become_shorter_and_come_back_as_a_whole_and_in_parts(trained, documents):
+    rows = [trained.encode(document).ids for document in documents]
+    assert sum(map(len, rows)) < sum(map(len, documents)) / 2
+    for document, ids in zip(documents[:5], rows, strict=False):
         assert document.isascii()
-        assert "".join(token_strings(trained, trained.encode(document).ids)) == document
+        assert document == trained.decode(ids) == "".join(token_strings(trained, ids))
 
 
 def test_broken_characters_show_their_bytes_and_newlines_stay(trained):
     shown = token_strings(trained, trained.encode("☃\n\t\x00\x7f").ids)
     assert shown == ["\\xe2", "\\x98", "\\x83", "\n", "\t", "\x00", "\x7f"]
     assert token_strings(trained, [END_ID]) == [END_OF_TEXT]
-
-
-def test_token_strings_take_arrays_and_lists(trained):
-    ids = trained.encode("for i in range(10):").ids
-    expected = token_strings(trained, ids)
-    for kind in (np.int32, np.uint16, np.int64):
-        assert token_strings(trained, np.array(ids, kind)) == expected
     assert token_strings(trained, []) == []
 
 
-def test_every_byte_string_of_the_vocabulary_is_spelt_right(trained):
+def test_every_token_of_the_vocabulary_has_its_text(trained):
     every = token_strings(trained, np.arange(1, 1024))
     for token, shown in enumerate(every, start=1):
         decoded = trained.decode([token])
         assert shown == decoded or ("\ufffd" in decoded and shown.startswith("\\x"))
 
 
-def test_tokens_of_another_kind_are_spelt_as_they_are():
+def test_tokens_that_are_not_byte_level_stay_as_they_are():
     other = Tokenizer(models.WordLevel({"▁the": 0, "日本": 1}, unk_token="▁the"))
     assert token_strings(other, [0, 1]) == ["▁the", "日本"]
 
 
 @pytest.mark.parametrize("token", [1024, -1, 2**40])
-def test_ids_outside_the_vocabulary(trained, token):
-    with pytest.raises(BadInput, match=rf"a token id below 1024, got {token}"):
-        token_strings(trained, [5, token])
+def test_an_id_without_a_token_is_shown_as_its_number(trained, token):
+    ids = trained.encode("日!").ids
+    assert token_strings(trained, [*ids[-1:], token]) == ["!", f"[{token}]"]
+    assert text_of(trained, np.array([*ids, token, *ids, END_ID])) == f"日![{token}]日!"
+    assert text_of(trained, []) == ""
 
 
 # On disk
 
 
-def test_saving_and_loading_loses_nothing(trained, tmp_path):
-    save_tokenizer(trained, tmp_path / "new" / "tokenizer.json")
-    again = load_tokenizer(tmp_path / "new" / "tokenizer.json")
-    assert again.to_str() == trained.to_str()
-    for text in ODD_TEXTS:
-        assert again.encode(text).ids == trained.encode(text).ids
-        assert again.decode(again.encode(text).ids) == text
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["tokenizer.json"]
-
-
-def test_an_interrupted_save_keeps_the_old_file(trained, tmp_path, monkeypatch):
-    path = tmp_path / "tokenizer.json"
-    save_tokenizer(trained, path)
-    before = path.read_bytes()
-
-    def full(self, *_):
-        with open(self, "w") as file:
-            file.write("{")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_text", full)
-    with pytest.raises(BadInput, match=r"to write .*tokenizer\.json, got No space left on device"):
-        save_tokenizer(train_tokenizer("", 257), path)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_a_missing_tokenizer(tmp_path):
-    with pytest.raises(BadInput, match=r"a tokenizer file to read, got No such file"):
-        load_tokenizer(tmp_path / "none.json")
-    with pytest.raises(BadInput, match=r"a tokenizer file to read, got Is a directory"):
-        load_tokenizer(tmp_path)
-
-
-@pytest.mark.parametrize("part", [0.0, 0.3, 0.999])
-def test_a_truncated_tokenizer(trained, tmp_path, part):
-    text = trained.to_str()
-    (tmp_path / "cut.json").write_text(text[: int(part * len(text))], "utf-8")
-    with pytest.raises(BadInput, match=r"written by save_tokenizer at .*cut\.json, .* cut short"):
-        load_tokenizer(tmp_path / "cut.json")
-
-
-def test_a_foreign_file(trained, tmp_path):
-    path = tmp_path / "foreign.json"
-    path.write_text('{"a": 1}')
-    with pytest.raises(BadInput, match="cut short or of another kind"):
-        load_tokenizer(path)
-    path.write_bytes(b"\x80\x04\x95")
-    with pytest.raises(BadInput, match="byte 0x80 at offset 0"):
-        load_tokenizer(path)
+def test_a_file_that_is_no_tokenizer_of_ours(trained, tmp_path):
+    for path, got in ((tmp_path / "none.json", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(BadInput, match=f"a tokenizer file to read, got {got}"):
+            load_tokenizer(path)
+    path, text = tmp_path / "bad.json", trained.to_str()
     words = Tokenizer(models.WordLevel({END_OF_TEXT: 0, "b": 1}, unk_token="b"))
     late = Tokenizer(models.BPE({"a": 0, END_OF_TEXT: 1}, []))
     late.decoder = trained.decoder
     late.pre_tokenizer = pre_tokenizers.ByteLevel()
-    for other in (words, late):
-        save_tokenizer(other, path)
-        with pytest.raises(BadInput, match=r"not byte-level with <\|endoftext\|> as id 0: train one"):
+    cut_short = r"written by save_tokenizer at .*bad\.json, .* cut short or of another kind"
+    foreign = r"not byte-level with <\|endoftext\|> as id 0: train one"
+    for content, message in [
+        *((text[: int(part * len(text))].encode(), cut_short) for part in (0.0, 0.3, 0.999)),
+        (b'{"a": 1}', cut_short),
+        (b"\x80\x04\x95", "byte 0x80 at offset 0"),
+        *((other.to_str().encode(), foreign) for other in (words, late)),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match=message):
             load_tokenizer(path)

@@ -1,4 +1,4 @@
-"""Verification by enumeration: what becomes of every block that a drafter may write, in float64.
+"""Verification by enumeration: the outcome of every block that a drafter may propose, in float64.
 
 A model is a dict: its distribution after each run of drafts. Written from the definitions in
 `tandem_edu.decode.verify` and `block_verify`, with loops.
@@ -8,53 +8,56 @@ import numpy as np
 
 
 def outcomes(block: tuple, p: dict, q: dict, broken: str = "") -> np.ndarray:
-    """P(accepted, token | these drafts), by the definitions."""
+    """P(accepted, token | these drafts) of block verification."""
     share = [1.0]
     for i, x in enumerate(block):
         share.append(min(1.0, share[i] * p[block[:i]][x] / q[block[:i]][x]))
-    h, then = [], []
+    h, next_token = [], []
     for i in range(len(block)):
         here_p, here_q = p[block[:i]], q[block[:i]]
-        left = np.maximum(share[i] * here_p - here_q, 0)
-        below = left.sum() + (1 - share[i])
-        h.append(share[i] if broken == "h_i = p_i" else left.sum() / below if below > 0 else 1.0)
-        then.append(np.maximum(here_p - here_q, 0) if broken == "residual without p_i" else left)
-    h, then = [*h, share[-1]], [*then, p[block]]
+        residual = np.maximum(share[i] * here_p - here_q, 0)
+        denominator = residual.sum() + (1 - share[i])
+        h.append(
+            share[i] if broken == "h_i = p_i" else residual.sum() / denominator if denominator > 0 else 1.0
+        )
+        next_token.append(np.maximum(here_p - here_q, 0) if broken == "residual without p_i" else residual)
+    h, next_token = [*h, share[-1]], [*next_token, p[block]]
     table = np.zeros((len(h), len(p[()])))
     for i in range(len(h)):
         if broken == "first failure":
-            kept = np.prod(h[: i + 1]) * (1 - h[i + 1] if i < len(block) else 1)
+            accepted = np.prod(h[: i + 1]) * (1 - h[i + 1] if i < len(block) else 1)
         else:
-            kept = h[i] * np.prod([1 - later for later in h[i + 1 :]])
-        # Where p and q are alike nothing is left unsaid, and the token is drawn from p.
-        token = then[i] if then[i].sum() > 0 else p[block[:i]]
-        table[i] = kept * token / token.sum()
+            accepted = h[i] * np.prod([1 - later for later in h[i + 1 :]])
+        # Where p and q are equal there is no residual, and the token is drawn from p.
+        token = next_token[i] if next_token[i].sum() > 0 else p[block[:i]]
+        table[i] = accepted * token / token.sum()
     return table
 
 
-def outcomes_by_token(block: tuple, p: dict, q: dict) -> np.ndarray:
+def accepted_by_block(block: tuple, p: dict, q: dict) -> np.ndarray:
+    """P(accepted | these drafts) of block verification."""
+    return outcomes(block, p, q).sum(axis=1)
+
+
+def accepted_by_token(block: tuple, p: dict, q: dict) -> np.ndarray:
     """P(accepted | these drafts) of token-by-token verification."""
-    kept = [min(1.0, p[block[:i]][x] / q[block[:i]][x]) for i, x in enumerate(block)]
-    return np.array([np.prod(kept[:i]) * (1 - a) for i, a in enumerate([*kept, 0.0])])
+    each = [min(1.0, p[block[:i]][x] / q[block[:i]][x]) for i, x in enumerate(block)]
+    return np.array([np.prod(each[:i]) * (1 - a) for i, a in enumerate([*each, 0.0])])
 
 
 def blocks(q: dict, ends, block: tuple = ()):
-    """Every block the drafter may write, with its probability; it ends where `ends(block)`."""
+    """Every block the drafter may propose, with its probability; it ends where `ends(block)`."""
     if ends(block):
         yield block, 1.0
         return
     for token in np.flatnonzero(q[block]).tolist():
-        for whole, chance in blocks(q, ends, (*block, token)):
-            yield whole, q[block][token] * chance
+        for whole, probability in blocks(q, ends, (*block, token)):
+            yield whole, q[block][token] * probability
 
 
-def mean_accepted(p: dict, q: dict, gamma: int, accepted_of) -> float:
-    """Drafts kept of a block of γ, by enumeration."""
+def mean_accepted(p: dict, q: dict, gamma: int, accepted_by) -> float:
+    """The mean number of drafts accepted of a block of γ, by enumeration."""
     return sum(
-        chance * float(accepted_of(block, p, q) @ np.arange(gamma + 1))
-        for block, chance in blocks(q, lambda block: len(block) == gamma)
+        probability * float(accepted_by(block, p, q) @ np.arange(gamma + 1))
+        for block, probability in blocks(q, lambda block: len(block) == gamma)
     )
-
-
-def of_block(block, p, q):
-    return outcomes(block, p, q).sum(axis=1)

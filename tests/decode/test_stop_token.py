@@ -1,11 +1,11 @@
-"""A stop token ends the text wherever in a cycle it turns up, and is itself the last of the text."""
+"""A stop token ends the text at any position of a cycle, and is itself the last of the text."""
 
 from functools import cache
 
 import jax
 import numpy as np
 import pytest
-from lively_models import writer, writer_drafters
+from noisy_models import writer, writer_drafters
 
 from tandem_edu.decode import Sampling, generate, speculate
 
@@ -14,6 +14,7 @@ ROLES = ["first draft", "later draft", "bonus", "residual", "first token"]
 
 
 def speculated(seed: int, stop_token=None, **more):
+    """A prompt, and what follows it."""
     prompt = np.random.default_rng(seed).integers(0, 48, 4)
     drafter = writer_drafters(32)["plain"]
     return prompt, speculate(writer(32), drafter, prompt, NEW, BLOCK_LEN, stop_token=stop_token, **more)
@@ -21,25 +22,25 @@ def speculated(seed: int, stop_token=None, **more):
 
 @cache
 def appearances() -> dict[str, tuple[int, int]]:
-    """For each role a text (its seed) and the index at which a token new to that text plays the role."""
-    found = {}
+    """For each role a text (its seed), and where a token that is new to that text plays the role."""
+    first = {}
     for seed in range(8):
         _, out = speculated(seed)
         tokens, start = np.asarray(out.tokens).tolist(), 0
-        for row in out.trace.to_records():
-            for i in range(row["emitted"]):
+        for record in out.trace.to_records():
+            for i in range(record["emitted"]):
                 if tokens.index(tokens[start + i]) == start + i:
-                    found.setdefault(role(row, start, i), (seed, start + i))
-            start += row["emitted"]
-    return found
+                    first.setdefault(role(record, start, i), (seed, start + i))
+            start += record["emitted"]
+    return first
 
 
-def role(row: dict, start: int, i: int) -> str:
+def role(record: dict, start: int, i: int) -> str:
     if start + i == 0:
         return "first token"
-    if i < row["accepted"]:
+    if i < record["accepted"]:
         return "first draft" if i == 0 else "later draft"
-    return "bonus" if row["accepted"] == row["drafted"] else "residual"
+    return "bonus" if record["accepted"] == record["drafted"] else "residual"
 
 
 @pytest.mark.parametrize("which", ROLES)
@@ -48,23 +49,22 @@ def test_the_text_ends_with_the_stop_token(which):
     prompt, full = speculated(seed)
     stop = int(full.tokens[at])
     _, out = speculated(seed, stop)
-    alone = generate(writer(32), prompt, NEW, stop_token=stop)
-    for stopped in (out, alone):
+    for stopped in (out, generate(writer(32), prompt, NEW, stop_token=stop)):
         assert int(stopped.length) == at + 1
         np.testing.assert_array_equal(stopped.tokens[: at + 1], full.tokens[: at + 1])
         assert set(np.asarray(stopped.tokens[at:]).tolist()) == {stop}
-    rows, summary = out.trace.to_records(), out.trace.summary()
-    assert sum(row["emitted"] for row in rows) == summary["emitted"] == at + 1
-    ended_on_a_draft = which.endswith("draft") or (which == "first token" and rows[-1]["accepted"] == 1)
-    assert rows[-1]["emitted"] == rows[-1]["accepted"] + (not ended_on_a_draft)
+    records, summary = out.trace.to_records(), out.trace.summary()
+    assert sum(record["emitted"] for record in records) == summary["emitted"] == at + 1
+    ended_on_a_draft = which.endswith("draft") or (which == "first token" and records[-1]["accepted"] == 1)
+    assert records[-1]["emitted"] == records[-1]["accepted"] + (not ended_on_a_draft)
     # Every cycle but the last is as it was without the stop token.
-    assert rows[:-1] == full.trace.to_records()[: len(rows) - 1]
+    assert records[:-1] == full.trace.to_records()[: len(records) - 1]
 
 
 def test_a_rejected_draft_stops_nothing():
     for seed in range(8):
         _, full = speculated(seed)
-        drafted = {token for row in full.trace.to_records() for token in row["draft_ids"]}
+        drafted = {token for record in full.trace.to_records() for token in record["draft_ids"]}
         for token in sorted(drafted - set(np.asarray(full.tokens).tolist()))[:3]:
             _, out = speculated(seed, token)
             np.testing.assert_array_equal(out.tokens, full.tokens)

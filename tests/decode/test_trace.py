@@ -1,4 +1,4 @@
-"""The trace: its counts, its measures by hand, and its overlaps against teacher-forced passes."""
+"""The trace: its counts, its measures by hand, and its Σ min(p, q) against teacher-forced passes."""
 
 import json
 from functools import cache
@@ -8,24 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import slow
-from lively_models import ROUNDING, TRAINED, writer, writer_drafters
+import slow_decoder
+from noisy_models import ROUNDING, TRAINED, slow, writer, writer_drafters
 
 from tandem_edu.decode import Sampling, Trace, speculate
 from tandem_edu.decode.trace import summarise
 from tandem_edu.model.masks import block_starts
 
-PROMPT = [5, 40, 3]
-NEW, BLOCK_LEN = 400, 4
+PROMPT, BLOCK_LEN = [5, 40, 3], 4
 # No top-k: where its boundary is a tie within rounding, two passes may keep different tokens.
-HOW = {"temperature": 0.8}
+SAMPLED = {"temperature": 0.8}
 
 
 def by_hand(drafted, accepted, emitted) -> Trace:
-    """A trace of these cycles, with an empty row behind them as the real ones have."""
+    """A trace of these cycles, with an empty entry after them as the real ones have."""
     columns = [jnp.array([*column, 0], jnp.int32) for column in (drafted, accepted, emitted)]
-    rows = len(drafted) + 1
-    ids, blank = jnp.full((rows, 8), -1, jnp.int32), jnp.zeros((rows, 8))
+    entries = len(drafted) + 1
+    ids, blank = jnp.full((entries, 8), -1, jnp.int32), jnp.zeros((entries, 8))
     return Trace(jnp.int32(len(drafted)), *columns, ids, blank, blank)
 
 
@@ -40,16 +39,10 @@ def test_the_measures_of_a_trace_made_by_hand():
     assert summary["reached_by_position"] == [4, 2, 1]
 
 
-def test_a_position_that_no_draft_reached_has_no_rate():
+def test_positions_without_drafts_have_no_rate():
     assert by_hand([3, 3], [0, 1], [1, 2]).summary()["acceptance_by_position"] == [1 / 2, 0.0, None]
-
-
-def test_drafts_behind_a_stop_token_were_not_rejected():
-    """The second cycle emits its one accepted draft, the stop token, and nothing of the primary's."""
+    # The second cycle emits its one accepted draft, the stop token: the draft after it was not rejected.
     assert by_hand([2, 2], [2, 1], [3, 1]).summary()["acceptance_by_position"] == [1.0, 1.0]
-
-
-def test_a_trace_without_drafts():
     summary = by_hand([0], [0], [1]).summary()
     assert summary["block_efficiency"] == 1
     assert summary["acceptance_by_position"] == []
@@ -65,77 +58,74 @@ def test_a_batch_is_measured_as_one():
     assert batch.summary() == summarise([one, two])
     assert (batch.summary()["cycles"], batch.summary()["emitted"]) == (5, 11)
     assert batch.summary()["mean_drafted"] == 2 and batch.summary()["acceptance_rate"] == 6 / 10
-    table = batch.to_dict()
-    assert table["row"] == [0, 0, 1, 1, 1] and table["emitted"] == [4, 2, 1, 3, 1]
-    assert json.loads(batch.to_json()) == {"summary": batch.summary(), "cycles": batch.to_records()}
+    records = batch.to_records()
+    assert [record["row"] for record in records] == [0, 0, 1, 1, 1]
+    assert [record["emitted"] for record in records] == [4, 2, 1, 3, 1]
 
 
 @cache
-def sampled(name: str):
-    """A text, the rows of its trace, its summary."""
-    drafter, key = writer_drafters(512)[name], jax.random.key(1)
-    out = speculate(writer(512), drafter, PROMPT, NEW, BLOCK_LEN, Sampling(**HOW), key)
+def sampled(name: str, size: int):
+    """A text of 3/4 of `size`, its trace's records and summary."""
+    drafter, key = writer_drafters(size)[name], jax.random.key(1)
+    out = speculate(writer(size), drafter, PROMPT, size * 3 // 4, BLOCK_LEN, Sampling(**SAMPLED), key)
     return [*PROMPT, *np.asarray(out.tokens).tolist()], out.trace.to_records(), out.trace.summary()
 
 
-def test_rows_agree_with_the_text_and_the_summary():
-    text, rows, summary = sampled("plain")
-    assert json.loads(json.dumps(rows)) == rows
+def test_the_records_agree_with_the_text_and_the_summary():
+    text, records, summary = sampled("plain", 256)
+    assert json.loads(json.dumps(records)) == records
     assert json.loads(json.dumps(summary)) == summary
     n = len(PROMPT)
-    for i, row in enumerate(rows):
-        kept = row["draft_ids"][: row["accepted"]]
-        assert row["cycle"] == i
-        assert row["drafted"] == len(row["draft_ids"]) == len(row["acceptance_prob"])
-        assert row["drafted"] == min(BLOCK_LEN, len(text) - n - 1)
-        assert row["emitted"] == row["accepted"] + 1 <= row["drafted"] + 1
-        assert text[n : n + row["accepted"]] == kept
-        n += row["emitted"]
+    for i, record in enumerate(records):
+        accepted = record["draft_ids"][: record["accepted"]]
+        assert record["cycle"] == i
+        assert record["drafted"] == len(record["draft_ids"]) == len(record["acceptance_prob"])
+        assert record["drafted"] == min(BLOCK_LEN, len(text) - n - 1)
+        assert record["emitted"] == record["accepted"] + 1 <= record["drafted"] + 1
+        assert text[n : n + record["accepted"]] == accepted
+        n += record["emitted"]
     assert n == len(text) == len(PROMPT) + summary["emitted"]
     for count in ("drafted", "accepted", "emitted"):
-        assert summary[count] == sum(row[count] for row in rows)
-    assert summary["cycles"] == len(rows)
+        assert summary[count] == sum(record[count] for record in records)
+    assert summary["cycles"] == len(records)
 
 
-def teacher_forced(name: str, text: list[int], rows: list[dict]) -> list[np.ndarray]:
+def teacher_forced(name: str, size: int, text: list[int], records: list[dict]) -> list[np.ndarray]:
     """Σ_v min(p, q) at every draft of every cycle, from full forward passes of both models."""
     contexts, starts, n = [], [], len(PROMPT)
-    blocks = np.asarray(block_starts(512, BLOCK_LEN, n - 1)).copy()
-    for row in rows:
-        # The block of a cycle starts at its pending token, and stays one block for those after it.
+    blocks = np.asarray(block_starts(size, BLOCK_LEN, n - 1)).copy()
+    for record in records:
+        # The block of a cycle starts at its pending token, and remains one block for the later cycles.
         blocks[n - 1 :] = n - 1
-        context = np.zeros(512, np.int32)
-        context[: n + row["drafted"]] = text[:n] + row["draft_ids"]
+        context = np.zeros(size, np.int32)
+        context[: n + record["drafted"]] = text[:n] + record["draft_ids"]
         contexts.append(context)
         starts.append(blocks.copy())
-        n += row["emitted"]
-    pair = writer(512), writer_drafters(512)[name]
-    logits = slow.both_models(*pair, np.array(contexts), np.array(starts), BLOCK_LEN)
+        n += record["emitted"]
+    pair = writer(size), writer_drafters(size)[name]
+    logits = slow_decoder.both_models(*pair, np.array(contexts), np.array(starts), BLOCK_LEN)
     p, q = (np.asarray(x, np.float64) for x in logits)
-    overlaps = []
-    for i, row in enumerate(rows):
-        at = range(starts[i][-1], starts[i][-1] + row["drafted"])
-        overlaps.append(
-            np.array(
-                [np.sum(np.minimum(slow.warped(p[i, t], **HOW), slow.warped(q[i, t], **HOW))) for t in at]
-            )
-        )
-    return overlaps
+
+    def acceptance_prob(i: int, t: int) -> float:
+        both = (slow_decoder.distribution(logits[i, t], **SAMPLED) for logits in (p, q))
+        return np.sum(np.minimum(*both))
+
+    positions = [
+        block[-1] + np.arange(record["drafted"]) for block, record in zip(starts, records, strict=True)
+    ]
+    return [np.array([acceptance_prob(i, t) for t in row]) for i, row in enumerate(positions)]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["plain", *(pytest.param(n, marks=pytest.mark.slow) for n in TRAINED[1:])],
-)
-def test_acceptance_is_one_minus_the_total_variation(name):
-    text, rows, summary = sampled(name)
-    expected = teacher_forced(name, text, rows)
-    surprise, variance = 0.0, 0.0
-    for row, acceptance_prob in zip(rows, expected, strict=True):
-        np.testing.assert_allclose(row["acceptance_prob"], acceptance_prob, atol=ROUNDING)
-        # Of the drafts that were judged, each is kept with probability β.
-        for i in range(min(row["accepted"] + 1, row["drafted"])):
-            surprise += (row["accepted"] > i) - acceptance_prob[i]
+@pytest.mark.parametrize("name, size", [("plain", 256), *slow(*((name, 512) for name in TRAINED))])
+def test_the_acceptance_probability_is_one_minus_the_total_variation(name, size):
+    text, records, summary = sampled(name, size)
+    expected = teacher_forced(name, size, text, records)
+    difference, variance = 0.0, 0.0
+    for record, acceptance_prob in zip(records, expected, strict=True):
+        np.testing.assert_allclose(record["acceptance_prob"], acceptance_prob, atol=ROUNDING)
+        # Of the drafts that were verified, each is accepted with probability β.
+        for i in range(min(record["accepted"] + 1, record["drafted"])):
+            difference += (record["accepted"] > i) - acceptance_prob[i]
             variance += acceptance_prob[i] * (1 - acceptance_prob[i])
     assert variance > 10 and 0 < summary["accepted"] < summary["drafted"]
-    assert abs(surprise) < 4 * variance**0.5
+    assert abs(difference) < 4 * variance**0.5

@@ -1,6 +1,4 @@
-"""The comparison: what it counts, and that its yardstick runs in the same rounds."""
-
-import json
+"""The comparison: its counts, and a baseline in the same rounds."""
 
 import jax
 import numpy as np
@@ -8,7 +6,8 @@ import pytest
 
 from tandem_edu.decode import Sampling, generate, speculate
 from tandem_edu.errors import BadInput
-from tandem_edu.measure import compare, interleaved, tokens_per_call
+from tandem_edu.measure import Work, compare, sweep_thresholds, timed, tokens_per_call
+from tandem_edu.train import train_router
 
 PROMPTS = [np.array([1, 2, 3], np.int32), np.array([7, 5, 11, 2], np.int32)]
 
@@ -22,28 +21,20 @@ def comparison(tiny_primary, tiny_secondary, tiny_tandem):
 def test_every_drafter_at_every_block_length(comparison, tiny_primary, tiny_tandem):
     assert comparison.drafters == ["plain", "tandem"]
     assert comparison.block_lens == [1, 3]
-    assert comparison.identical
     run = comparison.run("tandem", 3)
     outs = [speculate(tiny_primary, tiny_tandem, prompt, 12, block_len=3) for prompt in PROMPTS]
-    for mine, theirs in zip(run.outputs, outs, strict=True):
-        np.testing.assert_array_equal(mine.tokens, theirs.tokens)
     assert run.summary["emitted"] == 24
     assert run.summary["cycles"] == sum(int(out.trace.cycles) for out in outs)
-    for out, prompt in zip(comparison.primary_outputs, PROMPTS, strict=True):
-        np.testing.assert_array_equal(out.tokens, generate(tiny_primary, prompt, 12).tokens)
+    for index, prompt in enumerate(PROMPTS):
+        alone = generate(tiny_primary, prompt, 12).tokens
+        for outputs in (comparison.primary_outputs, *(run.outputs for run in comparison.runs)):
+            np.testing.assert_array_equal(outputs[index].tokens, alone)
 
 
 def test_speedup_is_taken_round_by_round(comparison):
     for run in comparison.runs:
         assert run.seconds.shape == (2,)
         np.testing.assert_array_equal(run.speedup, comparison.primary_seconds / run.seconds)
-
-
-def test_the_table_is_json(comparison):
-    rows = json.loads(json.dumps(comparison.table()))
-    assert [(row["drafter"], row["block_len"]) for row in rows] == [
-        ("plain", 1), ("plain", 3), ("tandem", 1), ("tandem", 3),
-    ]  # fmt: skip
 
 
 def test_efficiency_follows_from_acceptance_where_no_block_is_cut(tiny_primary):
@@ -58,42 +49,49 @@ def test_a_bound_for_all_changes_no_text(tiny_primary, tiny_secondary):
     how = {"max_new_tokens": 12, "block_lens": (1, 3), "repetitions": 1}
     own, bound = (
         compare(tiny_primary, {"plain": tiny_secondary}, PROMPTS, **how, **more)
-        for more in ({}, {"max_block_len": 5})
+        for more in ({}, {"max_draft_len": 5})
     )
-    for mine, theirs in zip(own.runs, bound.runs, strict=True):
-        assert mine.summary == theirs.summary
-        assert mine.outputs[0].trace.draft_ids.shape[-1] == mine.block_len
-        assert theirs.outputs[0].trace.draft_ids.shape[-1] == 5
-
-
-def test_the_typical_prompt_takes_as_many_calls_as_the_mean(tiny_primary, tiny_secondary):
-    drafters = {"self": tiny_primary, "plain": tiny_secondary}
-    prompts = [np.arange(start, start + 3, dtype=np.int32) for start in range(8)]
-    found = compare(tiny_primary, drafters, prompts, 12, block_lens=(3,), repetitions=1)
-    calls = {run.drafter: [int(out.trace.cycles) for out in run.outputs] for run in found.runs}
-    assert len(set(calls["plain"])) > 1, "texts that differ, or nothing is chosen"
-    mean = 12 / found.run("plain", 3).summary["block_efficiency"]  # of "self" all take three
-    nearest = min(range(8), key=lambda i: abs(calls["plain"][i] - mean))
-    assert found.typical_prompt(3, tokens=12) == nearest
+    for run, bounded in zip(own.runs, bound.runs, strict=True):
+        assert run.summary == bounded.summary
+        assert run.outputs[0].trace.draft_ids.shape[-1] == run.block_len
+        assert bounded.outputs[0].trace.draft_ids.shape[-1] == 5
 
 
 def test_each_prompt_is_sampled_with_a_key_of_its_own(tiny_primary, tiny_secondary):
-    """The same numbers for all would make texts alike, and the intervals over them too narrow."""
+    """With one key the texts would be alike, and intervals over them too narrow."""
     prompts, key, how = [PROMPTS[0]] * 2, jax.random.key(0), Sampling(temperature=1.0)
-    found = compare(tiny_primary, {"plain": tiny_secondary}, prompts, 12, (2,), how, key, repetitions=1)
-    for outputs in (found.primary_outputs, found.run("plain", 2).outputs):
+    result = compare(tiny_primary, {"plain": tiny_secondary}, prompts, 12, (2,), how, key, repetitions=1)
+    for outputs in (result.primary_outputs, result.run("plain", 2).outputs):
         first, second = (np.asarray(out.tokens).tolist() for out in outputs)
         assert first != second
     alone = generate(tiny_primary, PROMPTS[0], 12, how, jax.random.fold_in(key, 1))
-    np.testing.assert_array_equal(found.primary_outputs[1].tokens, alone.tokens)
+    np.testing.assert_array_equal(result.primary_outputs[1].tokens, alone.tokens)
+
+
+def test_a_sweep_over_thresholds_starts_at_the_constant_block_length(tiny_primary, tiny_tandem):
+    how = {"max_new_tokens": 8, "steps": 5, "progress": False, "key": jax.random.key(0)}
+    router, _ = train_router(tiny_primary, tiny_tandem, PROMPTS, 3, **how)
+    settings = {"block_len": 3, "max_new_tokens": 8, "repetitions": 1}
+    sweep = sweep_thresholds(tiny_primary, tiny_tandem, PROMPTS, router, (0.0, 0.5, 1.0), **settings)
+    assert sweep[0].drafted >= sweep[1].drafted >= sweep[2].drafted
+    (constant,) = compare(tiny_primary, {"t": tiny_tandem}, PROMPTS, 8, (3,), repetitions=1).runs
+    summary = constant.summary
+    assert sweep[0].drafted == summary["mean_drafted"]
+    assert sweep[0].tokens_per_call == summary["block_efficiency"]
+    assert all(sweep[0].speedup > 0)
+    with pytest.raises(BadInput, match="at least one prompt"):
+        sweep_thresholds(tiny_primary, tiny_tandem, [], router, (0.5,))
 
 
 def test_contenders_take_turns():
     order = []
-    seconds, first = interleaved({name: lambda name=name: order.append(name) for name in "ab"}, 3)
+    add = {name: lambda name=name: order.append(name) for name in "ab"}
+    seconds, first = timed({"a": add["a"], "b": Work(add["b"], units=10**9)}, 3)
     assert "".join(order) == "abababab"
-    assert seconds["a"].shape == (3,)
+    assert seconds["a"].shape == (3,) and max(seconds["b"]) < 1e-6
     assert set(first) == {"a", "b"}
+    with pytest.raises(BadInput, match="repetitions of at least 1"):
+        timed(add, 0)
 
 
 @pytest.mark.parametrize("missing", ["drafters", "prompts", "block_lens"])

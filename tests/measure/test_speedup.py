@@ -1,19 +1,18 @@
-"""The formulas against simulation and against each other."""
+"""The formulas against a simulation and against each other."""
 
 import numpy as np
 import pytest
 
 from tandem_edu.errors import BadInput
-from tandem_edu.measure import spread, tokens_per_call, tokens_per_call_iid, wall_clock_factor
+from tandem_edu.measure import share_interval, spread, tokens_per_call, tokens_per_call_iid, wall_clock_factor
 
 
 @pytest.mark.parametrize("acceptance", [[0.9, 0.5, 0.2], [1.0, 1.0], [0.0, 0.7], []])
 def test_tokens_per_call_is_the_mean_of_simulated_cycles(acceptance):
     rng, cycles = np.random.default_rng(0), 100_000
     accepted = np.cumprod(rng.random((cycles, len(acceptance))) < np.array(acceptance), axis=1).sum(1)
-    emitted = 1 + accepted
-    error = 5 * emitted.std() / cycles**0.5
-    assert abs(tokens_per_call(acceptance) - emitted.mean()) <= error
+    error = 5 * accepted.std() / cycles**0.5
+    assert abs(tokens_per_call(acceptance) - 1 - accepted.mean()) <= error
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.99])
@@ -23,26 +22,32 @@ def test_equal_rates_give_the_closed_form(alpha, block_len):
     assert tokens_per_call_iid(alpha, block_len) == pytest.approx(closed)
 
 
-def test_all_accepted_is_the_block_and_one():
+def test_the_limits():
     assert tokens_per_call_iid(1.0, 4) == 5.0
-
-
-def test_no_drafts_is_the_primary_alone():
     assert wall_clock_factor(tokens_per_call([]), 0, draft_cost=0.1, verify_cost=1.0) == 1.0
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_the_interval_of_a_share_covers_it(share):
+    counts = np.random.default_rng(0).binomial(40, share, 2000)
+    intervals = [share_interval(count / 40, 40) for count in counts]
+    assert 0.92 <= np.mean([low <= share <= high for _, low, high in intervals]) <= 0.98
 
 
 def test_spread_is_median_and_quartiles():
     assert spread(np.arange(9.0)) == (4.0, 2.0, 6.0)
 
 
-@pytest.mark.parametrize("bad", [[1.2], [-0.1], [float("nan")]])
-def test_rates_are_shares(bad):
-    with pytest.raises(BadInput, match=r"acceptance rates in \[0, 1\]"):
-        tokens_per_call(bad)
-
-
-def test_costs_that_cannot_be():
-    with pytest.raises(BadInput, match="block_len"):
-        tokens_per_call_iid(0.5, -1)
-    with pytest.raises(BadInput, match="costs in units of one decoding step"):
-        wall_clock_factor(2.0, 4, draft_cost=0.1, verify_cost=0.0)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tokens_per_call([1.2]), r"acceptance rates in \[0, 1\]"),
+        (lambda: tokens_per_call([-0.1]), r"acceptance rates in \[0, 1\]"),
+        (lambda: tokens_per_call([float("nan")]), r"acceptance rates in \[0, 1\]"),
+        (lambda: tokens_per_call_iid(0.5, -1), "block_len"),
+        (lambda: wall_clock_factor(2.0, 4, 0.1, 0.0), "costs in units of one decoding step"),
+    ],
+)
+def test_impossible_rates_and_costs(call, message):
+    with pytest.raises(BadInput, match=message):
+        call()

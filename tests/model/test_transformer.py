@@ -1,4 +1,4 @@
-"""The transformer against its oracle, its cache against no cache, and who can see whom."""
+"""The transformer against its oracle, cached against uncached, and who sees whom."""
 
 import dataclasses
 import inspect
@@ -13,8 +13,8 @@ import pytest
 
 from tandem_edu.errors import BadInput
 from tandem_edu.model import Cache, Embedding, Transformer, TransformerConfig
-from tandem_edu.model.layers import attend, attend_causal
-from tandem_edu.model.masks import causal_mask
+from tandem_edu.model.layers import attend, softmax_attention
+from tandem_edu.model.masks import positions, visible
 
 BASE = TransformerConfig(vocab_size=13, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24, max_len=64)
 VARIANTS = {
@@ -24,7 +24,7 @@ VARIANTS = {
     "one head, one layer": {"n_heads": 1, "n_kv_heads": 1, "n_layers": 1},
     "untied": {"tie_embeddings": False},
     "other theta and eps": {"rope_theta": 500.0, "norm_eps": 0.1},
-    "shared vocabulary": {"shared_vocab": True},
+    "shared": {"shared_vocab": True},
     "shared, narrower": {"shared_vocab": True, "d_embed": 10},
     "shared, wider, untied": {"shared_vocab": True, "d_embed": 20, "tie_embeddings": False},
 }
@@ -45,8 +45,8 @@ def model():
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_equals_the_oracle(variant, getkey):
     config = dataclasses.replace(BASE, **VARIANTS[variant])
-    vocabulary = Embedding(config, key=getkey()) if config.shared_vocab else None
-    model = oracle.lively(Transformer(config, key=getkey(), vocabulary=vocabulary), 3)
+    embedding = Embedding(config, key=getkey()) if config.shared_vocab else None
+    model = oracle.lively(Transformer(config, key=getkey(), embedding=embedding), 3)
     tokens = some_tokens(getkey(), 11)
     logits, hidden = call(model, tokens, return_hidden=True)
     slow_logits, slow_hidden = oracle.transformer(model, tokens)
@@ -65,10 +65,10 @@ def test_hidden_is_the_residual_stream(model, getkey):
     np.testing.assert_allclose(call(model, tokens), logits, rtol=1e-5, atol=1e-5)
 
 
-def test_a_borrowed_vocabulary_is_the_lenders(model):
+def test_a_shared_embedding_is_the_primarys(model):
     config = dataclasses.replace(BASE, d_model=8, shared_vocab=True, d_embed=BASE.d_model)
-    secondary = Transformer(config, key=jax.random.key(3), vocabulary=model.vocabulary)
-    assert secondary.vocabulary.embedding is model.vocabulary.embedding
+    secondary = Transformer(config, key=jax.random.key(3), embedding=model.embedding)
+    assert secondary.embedding.table is model.embedding.table
     assert call(secondary, jnp.array([1, 2])).shape == (2, BASE.vocab_size)
 
 
@@ -77,9 +77,9 @@ def test_prefill_does_not_see_the_padding(model, getkey):
     logits, hidden = call(model, tokens, return_hidden=True)
     for length in (0, 1, 6):
         padded = jnp.concatenate([tokens[:length], some_tokens(getkey(), 9 - length)])
-        seen, cache = prefill(model, padded, jnp.int32(length), 24)
+        states, cache = prefill(model, padded, jnp.int32(length), 24)
         assert int(cache.length) == length
-        np.testing.assert_allclose(seen[:, :length], hidden[:, :length], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(states[:, :length], hidden[:, :length], rtol=1e-5, atol=1e-5)
         rest = slice(length, length + 6)
         more, states, cache = extend(model, tokens[rest], cache, return_hidden=True)
         assert int(cache.length) == length + 6
@@ -101,7 +101,7 @@ def test_extending_equals_reading_at_once(model, getkey, q_len):
 
 @pytest.mark.parametrize("accepted", range(6))
 def test_a_rollback_forgets(model, getkey, accepted):
-    """A block is read, only its first `accepted` tokens are right; then the right ones follow."""
+    """A block is read, of which only the first `accepted` tokens are accepted; then the text goes on."""
     tokens = some_tokens(getkey(), 14)
     wrong = (tokens[4 + accepted : 9] + 1) % BASE.vocab_size
     _, cache = prefill(model, tokens[:4], 4, 24)
@@ -148,9 +148,10 @@ def test_no_token_sees_a_later_one(model, getkey, changed):
 def test_chunks_change_nothing(getkey, seq):
     q = jax.random.normal(getkey(), (4, seq, 6))
     k, v = jax.random.normal(getkey(), (2, 2, seq, 6))
-    mask = causal_mask(seq)
-    chunked = jax.jit(lambda q, k, v: attend_causal(q, [(k, v)], [mask]))
-    whole = jax.jit(lambda q, k, v: attend(q, [(k, v)], [mask]))
+    position = positions(seq)
+    mask = visible(position, last=position)
+    chunked = jax.jit(lambda q, k, v: attend(q, [(k, v)], [mask]))
+    whole = jax.jit(lambda q, k, v: softmax_attention(q, [(k, v)], [mask]))
     np.testing.assert_allclose(chunked(q, k, v), whole(q, k, v), rtol=1e-5, atol=1e-5)
 
     grads = [jax.jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1, 2))) for f in (chunked, whole)]
@@ -227,7 +228,7 @@ def test_tokens_are_an_array_of_integers(model, tokens, got):
         ({"vocab_size": 4}, "every size of a TransformerConfig, got .*d_model.*add what is missing"),
     ],
 )
-def test_a_config_that_cannot_be_read(written, message):
+def test_a_config_that_cannot_be_loaded(written, message):
     # Without the run-time type check: it is the user's file that may hold anything.
     read = getattr(TransformerConfig.from_dict, "__wrapped__", None)
     with pytest.raises((BadInput, TypeError) if read is None else BadInput, match=message):
@@ -240,16 +241,34 @@ def test_a_config_survives_json(variant):
     assert TransformerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_a_vocabulary_of_another_size(model):
-    config = dataclasses.replace(BASE, d_model=8)
-    with pytest.raises(BadInput, match=r"a vocabulary of 13 tokens x 8, got 13 x 16: .*d_embed=16"):
-        Transformer(config, key=jax.random.key(0), vocabulary=model.vocabulary)
+def test_an_embedding_that_does_not_fit(model):
+    """Shared or not, else a model would train a copy, or be stored without the embedding that it learned."""
+    build = lambda config, embedding: Transformer(config, key=jax.random.key(0), embedding=embedding)
+    smaller, shared = (dataclasses.replace(BASE, **more) for more in ({"d_model": 8}, {"shared_vocab": True}))
+    for config, embedding, message in [
+        (smaller, model.embedding, r"an embedding of 13 tokens x 8, got 13 x 16: .*d_embed=16"),
+        (shared, None, "an embedding to share, got None: pass embedding"),
+        (BASE, model.embedding, "shared_vocab=True with an embedding to share, got shared_vocab=False"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            build(config, embedding)
 
 
-def test_a_vocabulary_is_shared_or_not(tiny_config, tiny_primary):
-    """Else a model would train a copy, or be stored without the embedding that it learned."""
-    shared = dataclasses.replace(tiny_config, shared_vocab=True)
-    with pytest.raises(BadInput, match="a vocabulary to share, got None"):
-        Transformer(shared, key=jax.random.key(0))
-    with pytest.raises(BadInput, match="shared_vocab=True where one is lent"):
-        Transformer(tiny_config, key=jax.random.key(0), vocabulary=tiny_primary.vocabulary)
+def test_in_64_bit_mode_a_model_stays_in_32_bits(model):
+    """A user may have switched that mode on for other work; integers there have 64 bits."""
+    tokens = np.array([3, 1, 4, 1, 5, 9, 2])
+    logits = call(model, jnp.asarray(tokens))
+    jax.config.update("jax_enable_x64", True)
+    try:
+        built = oracle.lively(Transformer(BASE, key=jax.random.key(1)), 2)
+        for ids in (jnp.asarray(tokens, jnp.int32), jnp.asarray(tokens, jnp.int64)):
+            full, hidden = call(built, ids, return_hidden=True)
+            states, cache = prefill(built, ids[:5], 4, 16)
+            cached, longer = extend(built, ids[4:], cache)
+            np.testing.assert_allclose(full, logits, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(cached, logits[4:], rtol=1e-5, atol=1e-5)
+            floats = jax.tree.leaves((built, full, hidden, states, cached, longer.k, longer.v))
+            assert {x.dtype for x in floats} == {np.dtype("float32")}
+            assert longer.length.dtype == longer.with_length(6).length.dtype == np.int32
+    finally:
+        jax.config.update("jax_enable_x64", False)

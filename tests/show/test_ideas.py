@@ -16,8 +16,7 @@ def test_the_roofline_bends_at_its_ridge():
     assert ridge(CHIP) == 20
     assert read_time(CHIP, 1e9, 1) == read_time(CHIP, 1e9, 20) == 0.04
     assert read_time(CHIP, 1e9, 40) == 2 * read_time(CHIP, 1e9, 20)
-    for chip in PRESETS:
-        assert 1 < ridge(chip) < 1000
+    assert all(1 < ridge(chip) < 1000 for chip in PRESETS)
     with pytest.raises(BadInput, match="tokens above 0"):
         read_time(CHIP, 1e9, 0)
 
@@ -38,10 +37,11 @@ def test_a_timeline_adds_up():
 
 def test_the_mask_in_words():
     alt = ideas.block_mask(8, 3, 1, token=5).alt
-    assert "Token 5 sees tokens 0 to 3 through the primary and tokens 4 to 5 for itself." in alt
-    assert "Token 0 sees 0 for itself." in ideas.block_mask(4, 2, 0, token=0).alt
+    assert "Token 5 attends to the primary's representation of tokens 0 to 3 and" in alt
+    assert "and to the secondary's own of tokens 4 to 5." in alt
+    assert "representation of no token and" in ideas.block_mask(4, 2, 0, token=0).alt
 
 
 def test_the_best_block_length_is_the_formulas():
-    # α = 0.5, c = 0.5: (1 + α) / (1 + c) = 1 at γ = 1, and less beyond.
-    assert "best at γ = 1 with 1.00 times" in ideas.speedup_curve(0.5, 0.5, 1.0).alt
+    # α = 0.5, c = 0.5: (1 + α) / (1 + c) = 1 at γ = 1, and less for a larger γ.
+    assert "best at γ = 1 with speedup 1.00" in ideas.speedup_curve(0.5, 0.5, 1.0).alt

@@ -1,209 +1,214 @@
-"""Panels on what was decoded and trained: a control changes picture and words; nothing in them can run."""
+"""Every panel: a control changes picture and words, hostile names stay text, numbers are the trace's."""
 
 import re
+from html.parser import HTMLParser
 
 import ipywidgets
-import jax
 import numpy as np
 import pytest
 
 from tandem_edu.data import train_tokenizer
 from tandem_edu.decode import speculate
 from tandem_edu.errors import BadInput
-from tandem_edu.measure import attention_maps, compare, sweep_thresholds
-from tandem_edu.show.attention import primary_shares
-from tandem_edu.show.panels import (
-    acceptance_panel,
-    attention_panel,
-    cycle_panel,
-    cycle_view,
-    measured_speedups,
-    router_panel,
-    speedup_panel,
-    timeline_panel,
-    training_dashboard,
-)
+from tandem_edu.measure import Threshold, compare
+from tandem_edu.show import panels
 from tandem_edu.show.tokens import token_view
 
-PROMPT = np.array([1, 2, 3], np.int32)
+PROMPTS = [np.array([1, 2, 3], np.int32), np.array([7, 2], np.int32)]
+HOSTILE = r"<script>$\bad$"
+"""It must neither run nor be typeset."""
+
+
+class Seen(HTMLParser):
+    """Of a panel's HTML: its tags, its pictures, and the words that describe them."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags, self.words, self.pictures = set(), [], re.findall(r'src="([^"]*)"', html)
+        self.pictures += re.findall(r'<div role="group" aria-label="[^"]*"(.*?)</div>', html, re.DOTALL)
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.words += [value for name, value in attrs if name in ("alt", "aria-label")]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer("", vocab_size=257)
+    return train_tokenizer("<script> " * 50, vocab_size=263)
 
 
 @pytest.fixture(scope="module")
 def out(tiny_primary, tiny_tandem):
-    return speculate(tiny_primary, tiny_tandem, PROMPT, 12, block_len=3)
+    return speculate(tiny_primary, tiny_tandem, PROMPTS[0], 40, block_len=3)
 
 
-def shown(panel) -> str:
-    return panel.children[1].value
+@pytest.fixture(scope="module")
+def comparison(tiny_primary, tiny_secondary, tiny_tandem):
+    drafters = {HOSTILE: tiny_secondary, "tandem": tiny_tandem}
+    return compare(tiny_primary, drafters, PROMPTS, 12, block_lens=(1, 3, 5), repetitions=2)
 
 
-def controls(panel) -> list:
-    return list(panel.children[0].children)
+@pytest.fixture(scope="module")
+def shown(tokenizer, out, comparison):
+    """All panels by name, the largest that they get."""
+    speed = np.array([0.9, 1.0, 1.1])
+    sweep = [Threshold(tau, 4 - 3 * tau, 1.0, 1 - tau, 2.0, speed + tau) for tau in (0.0, 0.5, 1.0)]
+    return {
+        "mask": panels.mask_panel(24),
+        "roofline": panels.roofline_panel(),
+        "speedup": panels.speedup_panel(verify_cost=1.5, slope=0.1, measured=comparison),
+        "cycle": panels.cycle_panel(tokenizer, tokenizer.encode("<script>").ids, out),
+        "gamma": panels.gamma_panel(comparison, tokenizer),
+        "router": panels.router_panel(sweep),
+        "timeline": panels.timeline_panel({HOSTILE: out.trace}, {HOSTILE: 0.2}, 1.5, tokens=32),
+    }
 
 
-def alt(html: str) -> str:
-    return re.search('alt="([^"]*)"', html).group(1)
+NAMES = ("mask", "roofline", "speedup", "cycle", "gamma", "router", "timeline")
+
+
+def parts(panel) -> tuple:
+    """A panel's controls and its HTML widget."""
+    return panel.children[0].children, panel.children[1]
+
+
+def other_value(control):
+    """A value that the control does not have yet: one step away."""
+    if hasattr(control, "options"):
+        values = [option[1] if isinstance(option, tuple) else option for option in control.options]
+        return values[values.index(control.value) - 1]
+    step = control.step if control.value + control.step <= control.max else -control.step
+    return control.value + step
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_control_changes_the_picture_and_its_words(shown, name):
+    controls, view = parts(shown[name])
+    assert isinstance(view, ipywidgets.HTML)
+    for control in controls:
+        assert control.description
+        before, now = Seen(view.value), control.value
+        control.value = other_value(control)
+        after = Seen(view.value)
+        assert after.pictures != before.pictures, control.description
+        assert after.words != before.words, control.description
+        control.value = now
+    assert {"script", "iframe"}.isdisjoint(after.tags)
+    assert after.pictures and after.words and "table" in after.tags
+
+
+def test_the_masks_sliders_end_where_the_mask_does():
+    (seq, gamma, offset, token), _ = parts(panels.mask_panel(12))
+    token.value = token.max
+    seq.value = 6
+    assert (token.value, token.max) == (5, 5)
+    gamma.value = 1
+    assert (offset.value, offset.max, offset.disabled) == (0, 0, True)
+    gamma.value = 8
+    assert (offset.max, offset.disabled) == (7, False)
+
+
+def test_the_tables_hold_what_the_pictures_do(shown):
+    tables = {name: shown[name].children[1].value for name in NAMES}
+    assert tables["mask"].count('<th scope="row">') == 24
+    assert tables["speedup"].count('<th scope="row">') == 16
+    assert tables["speedup"].count("<td>–</td>") == 2 * 13  # two drafters measured at 3 of 16 lengths
+    assert tables["router"].count('<th scope="row">') == 3
+    assert '<th scope="row">0.5 (chosen)</th>' in tables["router"]
+    assert '<th scope="row">256</th>' in tables["roofline"]
+    assert "Accepted, of those reached" in tables["gamma"] and "Token by token" in tables["gamma"]
+
+
+def test_the_gamma_panel_at_a_setting_is_its_view(comparison, tokenizer):
+    (slider, prompt), view = parts(panels.gamma_panel(comparison, tokenizer))
+    assert slider.continuous_update is False
+    for block_len, index in ((1, 0), (5, 1)):
+        slider.value, prompt.value = block_len, index
+        assert view.value == panels.gamma_view(comparison, tokenizer, block_len, index)
 
 
 def test_the_cycle_panel_steps_through_draft_verify_accept(tokenizer, out):
-    panel = cycle_panel(tokenizer, PROMPT, out)
-    cycle, stage = controls(panel)
+    (cycle, stage), view = parts(panels.cycle_panel(tokenizer, PROMPTS[0], out))
     assert cycle.max == int(out.trace.cycles)
-    seen = {}
-    for name in ("draft", "verify", "accept"):
+    for name, words in (
+        ("draft", "one by one"),
+        ("verify", "in one call and accepts"),
+        ("accept", "The text grows by"),
+    ):
         stage.value = name
-        seen[name] = shown(panel)
-    assert "one by one" in seen["draft"] and "in one call and keeps" in seen["verify"]
-    assert "the text grows by" in seen["accept"]
-    for stage_name, html in seen.items():  # nobody has read the drafts when they are drafted
-        assert ("min(p, q)" in html) == (stage_name != "draft")
-    before = shown(panel)
+        assert words in view.value
+        assert ("min(p, q)" in view.value) == (name != "draft")  # the primary has not read them yet
     cycle.value = 2
-    assert shown(panel) != before and "Cycle 2 of" in shown(panel)
+    assert "Cycle 2 of" in view.value
 
 
-def test_every_cycle_tells_what_the_trace_holds(tokenizer, out):
-    text, at = np.asarray(out.tokens), 0
+def test_every_cycle_shows_what_the_trace_holds(tokenizer, out):
     for row in out.trace.to_records():
-        html = cycle_view(tokenizer, PROMPT, out, row["cycle"], "accept")
+        html = panels.cycle_view(tokenizer, PROMPTS[0], out, row["cycle"], "accept")
         assert html.count('title="accepted"') == row["accepted"]
         assert html.count('title="primary"') == row["emitted"] - row["accepted"]
-        html = cycle_view(tokenizer, PROMPT, out, row["cycle"], "verify")
-        behind = row["drafted"] - row["accepted"]
-        assert html.count('title="rejected"') == min(1, behind)
-        assert html.count('title="draft"') == html.count("not judged</td>") == max(0, behind - 1)
-        at += row["emitted"]
-    assert at == len(text)
+        html = panels.cycle_view(tokenizer, PROMPTS[0], out, row["cycle"], "verify")
+        after = row["drafted"] - row["accepted"]
+        assert html.count('title="accepted"') == row["accepted"]
+        assert html.count('title="rejected"') == min(1, after)
+        assert html.count('title="draft"') == html.count("not verified</td>") == max(0, after - 1)
 
 
-def test_a_tokens_text_arrives_escaped(out):
-    hostile = train_tokenizer("<script>alert(1)</script> " * 50, vocab_size=265)
-    ids = hostile.encode("<script>").ids
-    html = cycle_view(hostile, ids, out, 0, "accept")
-    assert "<script" not in html and "&lt;script" in html
-
-
-def test_drafts_behind_an_accepted_stop_token_are_judged_by_nobody(tokenizer, tiny_primary):
+def test_drafts_after_an_accepted_stop_token_are_not_verified(tokenizer, tiny_primary):
     """A primary that drafts for itself: all is accepted, and the text ends inside the first block."""
-    free = speculate(tiny_primary, tiny_primary, PROMPT, 12, block_len=5)
+    free = speculate(tiny_primary, tiny_primary, PROMPTS[0], 12, block_len=5)
     stop = int(free.tokens[1])
-    ended = speculate(tiny_primary, tiny_primary, PROMPT, 12, block_len=5, stop_token=stop)
+    ended = speculate(tiny_primary, tiny_primary, PROMPTS[0], 12, block_len=5, stop_token=stop)
     (row, *_) = ended.trace.to_records()
     assert row["emitted"] == row["accepted"] < row["drafted"]
-    html = cycle_view(tokenizer, PROMPT, ended, 0, "verify")
+    html = panels.cycle_view(tokenizer, PROMPTS[0], ended, 0, "verify")
     assert "rejected</td>" not in html and 'title="rejected"' not in html
-    assert html.count("not judged</td>") == row["drafted"] - row["accepted"]
+    assert html.count("not verified</td>") == row["drafted"] - row["accepted"]
 
 
-def test_views_of_one_text_say_so(tokenizer, tiny_primary, tiny_tandem):
-    two = speculate(tiny_primary, tiny_tandem, [[1, 2], [3]], 6, block_len=2)
-    with pytest.raises(BadInput, match="the trace of one text, got a batch's"):
-        token_view(tokenizer, PROMPT, two)
-    with pytest.raises(BadInput, match="the trace of one text, got a batch's"):
-        timeline_panel({"tandem": two.trace}, {"tandem": 0.1}, 1.5)
-
-
-def test_the_acceptance_panel(tiny_primary, tiny_tandem):
-    found = compare(tiny_primary, {"<script>": tiny_tandem}, [PROMPT], 8, block_lens=(1, 3), repetitions=1)
-    panel = acceptance_panel(found)
-    before = shown(panel)
-    controls(panel)[0].value = 1
-    assert alt(shown(panel)) != alt(before) and "γ = 1" in shown(panel)
-    assert "<script" not in before
-
-
-def test_the_timeline_panel_follows_the_costs(out):
-    panel = timeline_panel({"tandem": out.trace}, {"tandem": 0.1}, 1.5, tokens=8)
-    before = alt(shown(panel))
-    controls(panel)[0].value = 3.0
-    assert alt(shown(panel)) != before
-    assert "primary alone: 8 tokens in 8.0 steps" in before
-    with pytest.raises(BadInput, match="a draft cost for each trace, got none for tandem"):
-        timeline_panel({"tandem": out.trace}, {}, 1.5)
-
-
-def test_the_attention_panel(tiny_primary, tiny_tandem):
-    maps = attention_maps(tiny_primary, tiny_tandem, np.array([3, 1, 4, 1, 5, 9], np.int32), 2)
-    panel = attention_panel(maps, ["<script>", "$x$", "\n", "d", "é", "f"])
-    assert "<script" not in shown(panel)
-    _, head, token = controls(panel)
-    before = shown(panel)
-    token.value = 1
-    assert alt(shown(panel)) != alt(before) and "at token 1: 0% to the primary" in shown(panel)
-    head.value = 1
-    assert "Head 1" in shown(panel)
-    assert primary_shares(maps, 2).alt.startswith("Share of attention")
-    with pytest.raises(BadInput, match="6 strings"):
-        attention_panel(maps, ["one"])
-
-
-def test_the_dashboard_follows_trainings_one_after_the_other():
-    dashboard = training_dashboard(["distilled", "tandem"])
-    assert isinstance(dashboard, ipywidgets.HTML)
-    entry = {"step": 1, "tokens": 64, "seconds": 0.5, "valid_loss": 3.5, "valid_accuracy": 0.1}
-    dashboard.follow("distilled")(entry)
-    before = dashboard.value
-    dashboard.follow("tandem")({**entry, "valid_agreement": 0.25})
-    assert alt(before) != alt(dashboard.value)
-    assert "25.0%" in dashboard.value and dashboard.picture().alt.count("ends at") == 2
-    dashboard.follow("tandem")(entry)
-    assert len(dashboard.histories["tandem"]) == 1  # its cell was run again
-    with pytest.raises(BadInput, match="a name among distilled, tandem"):
-        dashboard.follow("other")
+def test_the_timeline_shows_as_many_tokens_as_asked(out):
+    alt = Seen(panels.timeline_view({"tandem": out.trace}, {"tandem": 0.1}, 1.5, tokens=8)).words[0]
+    assert "primary alone: 8 tokens in 8.0 steps" in alt
 
 
 def test_the_dashboard_follows_trainings_side_by_side():
-    dashboard = training_dashboard(["distilled", "tandem"])
+    dashboard = panels.TrainingDashboard(["distilled", "tandem"])
+    assert isinstance(dashboard, ipywidgets.HTML)
     entry = {"step": 10, "tokens": 20480, "seconds": 3.0, "valid_loss": 2.5, "valid_accuracy": 0.5}
     for _ in range(2):  # the second time as if the cell were run again
-        hear = dashboard.follow_all()
-        hear("tandem", entry)
-        hear("distilled", entry)
-        once = dashboard.value
-        hear("tandem", {**entry, "step": 20, "valid_agreement": 0.25})
-        assert dashboard.value == once  # drawn when both have had their evaluation
-        hear("distilled", {**entry, "step": 20})
+        on_eval = dashboard.follow()
+        on_eval("tandem", entry)
+        on_eval("distilled", entry)
+        before = dashboard.value
+        on_eval("tandem", {**entry, "step": 20, "valid_agreement": 0.25})
+        assert dashboard.value == before  # it redraws when both have been evaluated
+        on_eval("distilled", {**entry, "step": 20})
+        assert Seen(dashboard.value).words != Seen(before).words
         assert [len(history) for history in dashboard.histories.values()] == [2, 2]
         assert "25.0%" in dashboard.value and dashboard.picture().alt.count("after 20 steps") == 2
-    dashboard.follow_all()("tandem", entry)  # the other is not trained this time
-    assert alt(dashboard.value).count("ends at") == 1
-    with pytest.raises(BadInput, match="a name among distilled, tandem"):
-        hear("other", entry)
+    dashboard.follow()("tandem", entry)  # the other is not trained this time
+    assert Seen(dashboard.value).words[0].count("ends at") == 1
 
 
-def test_the_router_panel(tiny_primary, tiny_tandem):
-    from tandem_edu.train import train_router
-
-    prompts = [PROMPT, PROMPT[::-1]]
-    given = {"max_new_tokens": 8, "steps": 5, "rows": 2, "progress": False}
-    router, _ = train_router(tiny_primary, tiny_tandem, prompts, 3, key=jax.random.key(0), **given)
-    settings = {"block_len": 3, "max_new_tokens": 8, "repetitions": 1}
-    sweep = sweep_thresholds(tiny_primary, tiny_tandem, prompts, router, (0.0, 0.5, 1.0), **settings)
-    assert sweep[0].drafted >= sweep[1].drafted >= sweep[2].drafted
-    constant = compare(tiny_primary, {"t": tiny_tandem}, prompts, 8, block_lens=(3,), repetitions=1)
-    assert sweep[0].drafted == constant.runs[0].summary["mean_drafted"]
-    assert sweep[0].tokens_per_call == constant.runs[0].summary["block_efficiency"]
-    assert sweep[0].to_dict()["speedup"] > 0
-    panel = router_panel(sweep)
-    before = shown(panel)
-    controls(panel)[0].value = 2
-    assert alt(shown(panel)) != alt(before) and '<th scope="row">1 (chosen)</th>' in shown(panel)
-    with pytest.raises(BadInput, match="at least one threshold"):
-        router_panel([])
-    with pytest.raises(BadInput, match="at least one prompt"):
-        sweep_thresholds(tiny_primary, tiny_tandem, [], router, (0.5,))
+def test_measured_points_are_beside_the_formula(comparison):
+    panel = panels.speedup_panel(verify_cost=0.2, slope=0.1, measured=comparison)
+    alt = Seen(parts(panel)[1].value).words[0]
+    assert f"{np.median(comparison.run('tandem', 3).speedup):.2f} at 3" in alt
+    assert "verification 0.50 and 0.10 per draft" in alt
 
 
-def test_measured_points_stand_beside_the_formula(tiny_primary, tiny_tandem):
-    found = compare(tiny_primary, {"tandem": tiny_tandem}, [PROMPT], 8, block_lens=(1, 3), repetitions=2)
-    panel = speedup_panel(measured=measured_speedups(found))
-    median = np.median(found.run("tandem", 3).speedup)
-    assert f"{median:.2f} at 3" in alt(shown(panel))
-    hostile = speedup_panel(verify_cost=0.2, slope=0.1, measured={"<script>": [(1, 1.0, 0.9, 1.1)]})
-    assert "<script" not in shown(hostile)
-    assert "verification 0.50 and 0.10 per draft" in alt(shown(hostile))
+def test_bad_input(tokenizer, out, tiny_primary, tiny_tandem):
+    two = speculate(tiny_primary, tiny_tandem, [[1, 2], [3]], 6, block_len=2)
+    for message, call in (
+        ("trace of one text, got that of a batch", lambda: token_view(tokenizer, PROMPTS[0], two)),
+        ("trace of one text, got", lambda: panels.timeline_panel({"t": two.trace}, {"t": 0.1}, 1.5)),
+        (
+            "a draft cost for each trace, got none for t",
+            lambda: panels.timeline_panel({"t": out.trace}, {}, 1.5),
+        ),
+        ("at least one threshold", lambda: panels.router_panel([])),
+        ("a name among tandem", lambda: panels.TrainingDashboard(["tandem"]).follow()("other", {})),
+    ):
+        with pytest.raises(BadInput, match=message):
+            call()

@@ -1,43 +1,26 @@
-"""A small run that a test starts in a process of its own, to kill it: `python resumable.py FOLDER STEPS`."""
+"""A small run that a test starts in a process of its own, to kill it: `resumable.py KIND FOLDER STEPS`."""
 
 import sys
 
 import jax
-import numpy as np
+from small_runs import DISTIL, NOISE, some
 
-from tandem_edu.model import Tandem, Transformer, TransformerConfig
-from tandem_edu.train import Objective, Recipe, TrainResult, train
-
-TEXT = np.random.default_rng(0).integers(0, 13, 2000).astype(np.uint16)
-
-
-def models() -> tuple[Tandem, Transformer]:
-    """A tandem and its primary, the same in every process."""
-    large = TransformerConfig(13, 16, 3, 4, 2, 24, 64)
-    small = TransformerConfig(13, 12, 2, 2, 1, 20, 64)
-    primary = Transformer(large, key=jax.random.key(1))
-    return Tandem(Transformer(small, key=jax.random.key(2)), large, key=jax.random.key(3)), primary
+from tandem_edu.drafters import Tandem
+from tandem_edu.model import Transformer, TransformerConfig
+from tandem_edu.train import TrainResult, train
 
 
-def run(steps: int, folder: str | None = None, on_eval=None) -> TrainResult:
-    """Train, with a checkpoint after each second step."""
-    recipe = Recipe(
-        "resumable",
-        steps=steps,
-        learning_rate=1e-2,
-        warmup_steps=3,
-        batch_size=2,
-        seq_len=12,
-        objectives=((0.5, Objective()), (1.0, Objective(kl=0.5))),
-        block_lens=(2, 3),
-        eval_every=2,
-        eval_windows=3,
-    )
-    tandem, primary = models()
-    return train(
-        tandem, recipe, TEXT, TEXT[:99], primary=primary, folder=folder, progress=False, on_eval=on_eval
-    )
+def run(kind: str, steps: int, folder: str | None = None, on_eval=None) -> TrainResult:
+    """Train a model, "plain" or "tandem", the same in every process; a checkpoint after each second step."""
+    large, small = TransformerConfig(13, 16, 3, 4, 2, 24, 64), TransformerConfig(13, 12, 2, 2, 1, 20, 64)
+    model, primary = (Transformer(c, key=jax.random.key(i)) for i, c in enumerate((small, large)))
+    how, options = {"eval_every": 2, "eval_windows": 3}, {"folder": folder, "on_eval": on_eval}
+    if kind == "tandem":
+        how |= {"block_lens": (2, 3), "objectives": DISTIL}
+        model, options["primary"] = Tandem(model, large, key=jax.random.key(3)), primary
+    return train(model, some(steps=steps, **how), NOISE, NOISE[:99], progress=False, **options)
 
 
 if __name__ == "__main__":
-    run(int(sys.argv[2]), sys.argv[1], lambda entry: print(entry["step"], flush=True))
+    kind, folder, steps = sys.argv[1:]
+    run(kind, int(steps), folder, lambda entry: print(entry["step"], flush=True))

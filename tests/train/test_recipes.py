@@ -19,25 +19,16 @@ def some(**changes):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_is_json_and_comes_back(name):
-    original = recipe(name)
-    back = Recipe.from_dict(json.loads(json.dumps(original.to_dict())))
-    assert back == original and hash(back) == hash(original) and back.name == name
-
-
-def test_an_older_versions_recipe_is_read_and_written_as_it_was():
-    """Its objectives had ce and kl alone; written otherwise, its checkpoints would be another run's."""
-    older = [[0.5, {"ce": 1.0, "kl": 0.0}], [1.0, {"ce": 1.0, "kl": 0.5}]]
-    assert recipe("tandem-distil").to_dict()["objectives"] == older
-    read = Recipe.from_dict(recipe("primary").to_dict() | {"objectives": older})
-    assert read.objectives == recipe("tandem-distil").objectives
+def test_every_recipe_is_json_and_has_a_hash(name):
+    fields = recipe(name).to_dict()
+    assert json.loads(json.dumps(fields)) == fields and fields["name"] == name
+    assert fields["objectives"][-1][1] == dataclasses.asdict(recipe(name).objectives[-1][1])
+    assert hash(recipe(name)) == hash(recipe(name))
 
 
 @pytest.mark.parametrize("name", ["kl", "reverse_kl", "tv", "nla"])
-def test_every_weight_is_written_and_asks_for_a_teacher(name):
-    original = some(objectives=((0.5, CE), (1.0, Objective(**{"ce": 0.0, name: 0.25}))))
-    assert original.uses_teacher
-    assert Recipe.from_dict(json.loads(json.dumps(original.to_dict()))) == original
+def test_every_divergence_asks_for_a_teacher(name):
+    assert some(objectives=((0.5, CE), (1.0, Objective(**{"ce": 0.0, name: 0.25})))).uses_teacher
 
 
 def test_the_papers_numbers():
@@ -47,9 +38,7 @@ def test_the_papers_numbers():
     distil = recipe("tandem-distil")
     assert distil.uses_teacher
     assert [goal for _, goal in distil.objectives] == [CE, DISTIL]
-
-
-def test_the_baseline_is_trained_as_the_tandem_is():
+    # The baseline is trained as the tandem is.
     same = dataclasses.replace(recipe("distilled"), name="tandem-distil", block_lens=(2,))
     assert same == recipe("tandem-distil")
 
@@ -121,11 +110,3 @@ def test_bad_names_and_fields():
         recipe("primary", lr=1e-3)
     with pytest.raises(BadInput, match="steps"):
         recipe("primary", steps=0)
-    with pytest.raises(BadInput, match="another version"):
-        Recipe.from_dict({"name": "x"})
-    with pytest.raises(BadInput, match="another version"):
-        Recipe.from_dict(recipe("primary").to_dict() | {"objectives": [[1.0, {"jsd": 1.0}]]})
-    with pytest.raises(BadInput, match="another version"):
-        Recipe.from_dict(recipe("primary").to_dict() | {"lr": 1})
-    with pytest.raises(BadInput, match="steps of at least 1"):
-        Recipe.from_dict(recipe("primary").to_dict() | {"steps": 0})

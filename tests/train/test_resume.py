@@ -9,20 +9,19 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import resumable
+from small_runs import summary
 
-from tandem_edu.model.weights import named_arrays
 from tandem_edu.train.checkpoint import NAME
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 
 
 @contextmanager
-def child(folder, steps: int):
+def child(kind: str, folder, steps: int):
     """The run in a process of its own; killed at the end, whatever happens."""
-    command = [sys.executable, str(Path(resumable.__file__)), str(folder), str(steps)]
+    command = [sys.executable, str(Path(resumable.__file__)), kind, str(folder), str(steps)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         yield process
@@ -36,31 +35,29 @@ def wait_for_step(process, step: int) -> bool:
     return any(int(line) >= step for line in process.stdout)
 
 
-def summary(result):
-    """All that must not differ: the weights' bytes and the history apart from its seconds."""
-    weights = {name: np.asarray(leaf).tobytes() for name, leaf in named_arrays(result.model).items()}
-    history = [{name: value for name, value in e.items() if name != "seconds"} for e in result.history]
-    return weights, history
-
-
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
-    with child(tmp_path, 120) as process:
-        assert wait_for_step(process, 8)
+# The tandem's phase changes at step 60.
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [("plain", 8), *(pytest.param("tandem", n, marks=pytest.mark.slow) for n in (2, 60, 112))],
+)
+def test_a_killed_run_resumes_bit_for_bit(kind, step, tmp_path):
+    with child(kind, tmp_path, 120) as process:
+        assert wait_for_step(process, step)
         process.kill()
         assert process.wait() == -signal.SIGKILL
     heard = []
-    resumed = resumable.run(120, str(tmp_path), lambda entry: heard.append(entry["step"]))
-    assert 8 < heard[0] < 120
-    assert summary(resumed) == summary(resumable.run(120))
+    resumed = resumable.run(kind, 120, str(tmp_path), lambda entry: heard.append(entry["step"]))
+    assert step < heard[0] < 120
+    assert summary(resumed) == summary(resumable.run(kind, 120))
 
 
 @pytest.mark.slow
 def test_kills_at_any_moment(tmp_path):
     """Again and again, at random times, so that many fall into the writing of a checkpoint."""
     steps, kills, interrupted, chance = 150, 0, 0, random.Random(0)
-    expected = summary(resumable.run(steps))
+    expected = summary(resumable.run("tandem", steps))
     for _ in range(12):
-        with child(tmp_path, steps) as process:
+        with child("tandem", tmp_path, steps) as process:
             if not wait_for_step(process, 0) and process.wait() == 0:
                 break
             time.sleep(chance.uniform(0, 0.3))
@@ -70,16 +67,5 @@ def test_kills_at_any_moment(tmp_path):
         interrupted += any(name != NAME for name in os.listdir(tmp_path))
     print(f"{kills} kills, {interrupted} of them while a checkpoint was being written")
     assert kills >= 5
-    assert summary(resumable.run(steps, str(tmp_path))) == expected
+    assert summary(resumable.run("tandem", steps, str(tmp_path))) == expected
     assert os.listdir(tmp_path) == [NAME]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [2, 20, 36])
-def test_kills_right_after_a_step(tmp_path, step):
-    """At the start, at the change of phase (step 20), and near the end."""
-    with child(tmp_path, 40) as process:
-        assert wait_for_step(process, step)
-        process.kill()
-        process.wait()
-    assert summary(resumable.run(40, str(tmp_path))) == summary(resumable.run(40))

@@ -4,14 +4,13 @@ It writes the same greedy text, with as many calls of the primary as ours.
 """
 
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "decode"))
-from lively_models import writer, writer_drafters, writer_trained
+from noisy_models import writer, writer_drafters, writer_trained
 
 from tandem_edu.decode import speculate
 from tandem_edu.zoo import to_hf
@@ -19,22 +18,12 @@ from tandem_edu.zoo import to_hf
 NEW = 120
 
 
-@pytest.fixture(scope="module")
-def llama():
-    why = "needs torch and transformers: pip install 'tandem-edu[hf]'"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # other people's imports
-        pytest.importorskip("torch", reason=why)
-        transformers = pytest.importorskip("transformers", reason=why)
-    return transformers.LlamaForCausalLM
-
-
 def exported(llama, model, folder):
     to_hf(model, folder)
-    theirs = llama.from_pretrained(folder, dtype="float32").eval()
-    theirs.generation_config.eos_token_id = None  # both write to the full length
-    theirs.generation_config.pad_token_id = 0
-    return theirs
+    reference = llama.from_pretrained(folder, dtype="float32").eval()
+    reference.generation_config.eos_token_id = None  # both write to the full length
+    reference.generation_config.pad_token_id = 0
+    return reference
 
 
 def assisted(primary, secondary, prompt, block_len: int) -> tuple[list[int], int]:
@@ -46,15 +35,10 @@ def assisted(primary, secondary, prompt, block_len: int) -> tuple[list[int], int
     config = secondary.generation_config
     config.num_assistant_tokens, config.num_assistant_tokens_schedule = block_len, "constant"
     config.assistant_confidence_threshold = 0.0
-    given = torch.tensor([list(prompt)])
+    inputs = torch.tensor([list(prompt)])
     with torch.inference_mode():
-        written = primary.generate(
-            given,
-            attention_mask=torch.ones_like(given),
-            assistant_model=secondary,
-            do_sample=False,
-            max_new_tokens=NEW,
-        )
+        settings = {"attention_mask": torch.ones_like(inputs), "do_sample": False, "max_new_tokens": NEW}
+        written = primary.generate(inputs, assistant_model=secondary, **settings)
     hook.remove()
     return written[0, len(prompt) :].tolist(), len(calls)
 
@@ -65,11 +49,12 @@ def test_the_same_text_with_as_many_calls(llama, loss_trained, tmp_path):
     primary, secondary = writer(512), writer_drafters(512)["plain"]
     if loss_trained:
         secondary = writer_trained("plain", 512)
-    theirs = [exported(llama, m, tmp_path / n) for m, n in ((primary, "primary"), (secondary, "secondary"))]
+    names = ((primary, "primary"), (secondary, "secondary"))
+    references = [exported(llama, model, tmp_path / name) for model, name in names]
     accepted = 0
     for block_len in (1, 2, 3, 5, 8):
         for prompt in ([7, 3], [1, 2, 3, 40], [40, 4, 9, 9, 30, 2]):
-            text, calls = assisted(*theirs, prompt, block_len)
+            text, calls = assisted(*references, prompt, block_len)
             out = speculate(primary, secondary, prompt, NEW, block_len)
             assert np.asarray(out.tokens).tolist() == text
             assert out.trace.summary()["cycles"] == calls

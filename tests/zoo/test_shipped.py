@@ -1,31 +1,34 @@
-"""A pair written and read again; and, once it is there, the one in the package."""
+"""A pair that is written and read again, and the pair in the package."""
 
 import dataclasses
-import time
+import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from tandem_edu.data import train_tokenizer
-from tandem_edu.decode import LearnedRouter, generate, speculate
-from tandem_edu.decode.drafters import as_drafter
+from tandem_edu.decode import LearnedRouter, block_generate, generate, speculate
 from tandem_edu.decode.routers import fingerprint
+from tandem_edu.drafters import Tandem
 from tandem_edu.errors import BadInput
-from tandem_edu.model import Tandem, Transformer, TransformerConfig
+from tandem_edu.model import Transformer, TransformerConfig
 from tandem_edu.zoo.shipped import FOLDER, MODELS, Pair, load_pair, save_pair
 
+RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text("utf-8"))
+"""What the shipped pair wrote, greedily, after four prompts, recorded once."""
 CONFIG = TransformerConfig(
     vocab_size=265, d_model=8, n_layers=3, n_heads=2, n_kv_heads=1, d_ff=16, max_len=64
 )
 
 
 @pytest.fixture(scope="module")
-def made() -> Pair:
+def small_pair() -> Pair:
     key = jax.random.key(0)
     primary = Transformer(CONFIG, key=key)
     small = dataclasses.replace(CONFIG, n_layers=1, shared_vocab=True)
-    secondary = Transformer(small, key=jax.random.key(1), vocabulary=primary.vocabulary)
+    secondary = Transformer(small, key=jax.random.key(1), embedding=primary.embedding)
     tandem = Tandem(secondary, CONFIG, "fused", own_history=True, key=key)
     return Pair(
         tokenizer=train_tokenizer(["a cat on a mat, a hat on a bat"] * 2, vocab_size=265),
@@ -40,18 +43,17 @@ def made() -> Pair:
     )
 
 
-def test_a_pair_is_read_as_it_was_written(made, tmp_path):
-    save_pair(made, tmp_path)
+def test_a_pair_is_read_as_it_was_written(small_pair, tmp_path):
+    save_pair(small_pair, tmp_path)
     pair = load_pair(tmp_path)
-    assert pair.card == made.card
-    assert pair.tokenizer.encode("a cat").ids == made.tokenizer.encode("a cat").ids
+    assert pair.card == small_pair.card
+    assert pair.tokenizer.encode("a cat").ids == small_pair.tokenizer.encode("a cat").ids
     for name in MODELS:
-        for mine, theirs in zip(
-            jax.tree.leaves(getattr(made, name)), jax.tree.leaves(getattr(pair, name)), strict=True
-        ):
-            np.testing.assert_array_equal(np.float32(np.float16(mine)), theirs)
-    # One vocabulary, lent to all.
-    assert pair.tandem.secondary.vocabulary.embedding is pair.primary.vocabulary.embedding
+        written, read = (jax.tree.leaves(getattr(each, name)) for each in (small_pair, pair))
+        for before, after in zip(written, read, strict=True):
+            np.testing.assert_array_equal(np.float32(np.float16(before)), after)
+    # One embedding, shared by all.
+    assert pair.tandem.secondary.embedding.table is pair.primary.embedding.table
     out = speculate(pair.primary, pair.tandem, [1, 2, 3], 20)
     np.testing.assert_array_equal(out.tokens, generate(pair.primary, [1, 2, 3], 20).tokens)
 
@@ -59,37 +61,45 @@ def test_a_pair_is_read_as_it_was_written(made, tmp_path):
 @pytest.mark.parametrize(
     "missing", ["tokenizer.json", "tandem.json", "distilled.safetensors", "router.safetensors"]
 )
-def test_a_pair_with_a_part_missing(made, tmp_path, missing):
-    save_pair(made, tmp_path)
+def test_a_missing_part_is_named(small_pair, tmp_path, missing):
+    save_pair(small_pair, tmp_path)
     (tmp_path / missing).unlink()
-    with pytest.raises(BadInput, match=r"expected"):
+    with pytest.raises(BadInput, match="expected"):
         load_pair(tmp_path)
 
 
-def test_a_pair_half_written_over_another_is_none(made, tmp_path, monkeypatch):
+def test_a_pair_that_is_half_written_over_another_is_refused(small_pair, tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    save_pair(made, tmp_path)
+    save_pair(small_pair, tmp_path)
     monkeypatch.setattr("tandem_edu.zoo.shipped.save_router", killed)
     with pytest.raises(KeyboardInterrupt):
-        save_pair(made, tmp_path)
-    with pytest.raises(BadInput, match=r"a pair in .*, got none, or an unfinished one"):
+        save_pair(small_pair, tmp_path)
+    with pytest.raises(BadInput, match=r"a pair in .*, got none, or an incomplete one"):
         load_pair(tmp_path)
 
 
-shipped = pytest.mark.skipif(not FOLDER.exists(), reason="the pair has not been made yet")
-
-
-@shipped
-def test_the_shipped_pair_is_light_and_whole():
-    size = sum(path.stat().st_size for path in FOLDER.iterdir())
-    assert size <= 16_000_000
+def test_the_shipped_pair_is_complete_and_small():
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 16_000_000
     pair = load_pair()
-    began = time.perf_counter()
-    load_pair()
-    print(f"loaded in {time.perf_counter() - began:.2f} s")
     for name in MODELS:
-        card = pair.card[name]
-        assert {"recipe", "data", "development split", "date", "jax"} <= card.keys()
-    assert pair.router.made_for[0] == fingerprint(as_drafter(pair.tandem, pair.primary))
+        assert {"recipe", "data", "development split", "date", "jax"} <= pair.card[name].keys()
+    assert pair.router.made_for == (fingerprint(pair.tandem), 8)
+
+
+@pytest.mark.parametrize(
+    "row", [RECORDED[0], *(pytest.param(row, marks=pytest.mark.slow) for row in RECORDED[1:])]
+)
+def test_the_shipped_pair_writes_what_it_wrote_before(row):
+    pair = load_pair()
+    prompt = pair.tokenizer.encode(row["prompt"], add_special_tokens=False).ids
+    assert np.asarray(generate(pair.primary, prompt, 64).tokens).tolist() == row["primary"]
+    for name in ("secondary", "distilled", "tandem_ce", "tandem"):
+        out = speculate(pair.primary, getattr(pair, name), prompt, 64, block_len=4)
+        assert np.asarray(out.tokens).tolist() == row["primary"]
+        assert out.trace.summary()["cycles"] == row[name]
+    alone = block_generate(pair.primary, pair.tandem, prompt, 64, block_len=4)
+    assert np.asarray(alone.tokens).tolist() == row["tandem alone"]
+    routed = speculate(pair.primary, pair.tandem, prompt, 64, block_len=8, router=pair.router)
+    assert [routed.trace.summary()[name] for name in ("cycles", "drafted")] == row["router"]

@@ -12,62 +12,38 @@ from tandem_edu.show.tables import html_table
 
 
 class TrainingDashboard(widgets.HTML):
-    """Show it, and give its `follow(name)` to each `train`, or `follow_all()` to one `train_together`.
+    """Display it, then pass `follow()` to `train_together` as `on_eval`. It redraws at each evaluation.
 
-    It is drawn anew at each evaluation. `picture()` is what stays for readers without a kernel. Raises
-    `BadInput` for no names, or when asked to follow another.
+    `picture()` is the static view for readers without a kernel. Raises `BadInput` for an evaluation under
+    another name.
     """
 
     def __init__(self, names: Sequence[str]):
-        require(len(names) > 0, "the names of the models to be trained", "none", "pass some")
         super().__init__(value="<p>Waiting for the first evaluation.</p>")
         self.histories: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
 
-    def follow(self, name: str) -> Callable[[dict[str, Any]], None]:
-        """The `on_eval` for the training of `name`."""
-        self._known(name)
-        self.histories[name] = []  # a cell that is run again trains anew
-
-        def on_eval(entry: dict[str, Any]) -> None:
-            self.histories[name].append(entry)
-            self._draw()
-
-        return on_eval
-
-    def follow_all(self) -> Callable[[str, dict[str, Any]], None]:
-        """The `on_eval` for training all of them together."""
+    def follow(self) -> Callable[[str, dict[str, Any]], None]:
+        """A new `on_eval`; every history starts again."""
         self.histories = {name: [] for name in self.histories}
 
         def on_eval(name: str, entry: dict[str, Any]) -> None:
-            self._known(name)
+            known = ", ".join(self.histories)
+            require(name in self.histories, f"a name among {known}", repr(name), "check the spelling")
             self.histories[name].append(entry)
             if len({len(history) for history in self.histories.values() if history}) == 1:
-                # Each that is trained has had its evaluation.
-                self._draw()
+                self._draw()  # all models in training have been evaluated
 
         return on_eval
-
-    def _known(self, name: str) -> None:
-        known = ", ".join(self.histories)
-        require(name in self.histories, f"a name among {known}", repr(name), "check the spelling")
-
-    def _draw(self) -> None:
-        last = html_table(self.rows(last=1), "At the last evaluation")
-        each = html_table(self.rows(), "At each evaluation", folded=True)
-        self.value = self.picture().html() + last + each
 
     def picture(self) -> Picture:
         """The curves so far."""
         return loss_curves({name: history for name, history in self.histories.items() if history})
 
-    def rows(self, last: int = 0) -> list[dict[str, str]]:
-        """A row an evaluation, one model after the other; of each only the `last` ones, if said."""
-        return [_row(name, entry) for name, history in self.histories.items() for entry in history[-last:]]
-
-
-def training_dashboard(names: Sequence[str]) -> TrainingDashboard:
-    """A dashboard for the models of these names, in the order of their training."""
-    return TrainingDashboard(names)
+    def _draw(self) -> None:
+        rows = {name: [_row(name, entry) for entry in history] for name, history in self.histories.items()}
+        last = html_table([row for of in rows.values() for row in of[-1:]], "Last evaluation")
+        every = html_table([row for of in rows.values() for row in of], "All evaluations", folded=True)
+        self.value = self.picture().html() + last + every
 
 
 def _row(name: str, entry: dict[str, Any]) -> dict[str, str]:

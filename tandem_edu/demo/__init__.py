@@ -1,3 +1,0 @@
-"""Floor 6: the demo, `tandem-edu demo`. It only strings together what the rooms below offer."""
-
-from tandem_edu.demo.run import demo as demo

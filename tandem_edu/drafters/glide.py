@@ -1,0 +1,165 @@
+"""Glide: a drafter that attends to its primary's own cache (arXiv:2402.02082).
+
+For token i in the block that starts at k(i), layer j of the secondary takes its queries from its own
+residual stream, and its keys and values
+
+- for t < k(i) from the primary's layer ℓ(j), as they are in *its* cache;
+- for k(i) ≤ t ≤ i from its own residual stream.
+
+The drafter computes and stores nothing of the past. In return its heads must fit the primary's: the same
+`head_dim`, `n_kv_heads` and `rope_theta`.
+
+Axis names: `seq` tokens, `depth` = primary's n_layers + 1 residual states, `d_primary` its width.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from tandem_edu.drafters.projection import resolve_layer_map
+from tandem_edu.drafters.protocol import Draft, PrimaryOutput, PrimaryReader, check_same_vocabulary
+from tandem_edu.errors import BadInput, require
+from tandem_edu.model import Cache, Transformer, TransformerConfig
+from tandem_edu.model.masks import block_starts, positions, tandem_masks, visible
+
+
+class Glide(PrimaryReader):
+    """A secondary that attends to the primary's cache.
+
+    **Arguments:**
+
+    - `secondary`: the small `Transformer`; its `head_dim`, `n_kv_heads` and `rope_theta` must be the
+      primary's.
+    - `primary_config`: the primary's sizes; its vocabulary must be the secondary's.
+    - `layer_map`: whose cache each layer attends to, see `resolve_cache_map`.
+    - `key`: not used, because nothing in it is random.
+
+    Raises `BadInput` where the two models do not fit together.
+
+    >>> import jax
+    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
+    ...                         d_ff=16, max_len=16)
+    >>> Glide(Transformer(cfg, key=jax.random.key(1)), cfg).settings()
+    {'layer_map': [1, 2]}
+    """
+
+    kind: ClassVar[str] = "glide"
+    secondary: Transformer
+    primary_config: TransformerConfig = eqx.field(static=True)
+    layers: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        secondary: Transformer,
+        primary_config: TransformerConfig,
+        layer_map: str | Sequence[int] = "last",
+        *,
+        key: PRNGKeyArray | None = None,
+    ):
+        config = secondary.config
+        check_same_vocabulary(primary_config, config)
+        for name in ("head_dim", "n_kv_heads", "rope_theta"):
+            wanted, got = getattr(primary_config, name), getattr(config, name)
+            value = f"head_dim = d_model / n_heads of {wanted}" if name == "head_dim" else f"{name}={wanted}"
+            expected = f"a secondary with the primary's {name} = {wanted}"
+            require(got == wanted, expected, got, f"give the secondary {value}")
+        self.secondary = secondary
+        self.primary_config = primary_config
+        self.layers = resolve_cache_map(layer_map, primary_config.n_layers, config.n_layers)
+
+    @property
+    def config(self) -> TransformerConfig:
+        """The secondary's config."""
+        return self.secondary.config
+
+    def settings(self) -> dict[str, Any]:
+        return {"layer_map": list(self.layers)}
+
+    def teacher_forced(
+        self,
+        primary: Transformer,
+        tokens: Int[Array, "*batch seq"],
+        hidden: Float[Array, "*batch depth seq d_primary"],
+        block_len: int | Int[Array, ""],
+        offset: int | Int[Array, ""] = 0,
+    ) -> Float[Array, "*batch seq vocab"]:
+        """See `PrimaryReader`. The primary's keys and values are computed again from its states."""
+        self.check_block_len(block_len)
+        seq = tokens.shape[-1]
+        rope = self.secondary.rope(positions(seq))
+
+        def both(layer, kv, carry):
+            below = self.layers[layer] - 1
+            return [kv, primary.blocks[below].keys_values(hidden[..., below, :, :], rope)], carry
+
+        masks = tandem_masks(block_starts(seq, block_len, offset))
+        states, _ = self.secondary.run_layers(self.secondary.embed(tokens), rope, masks, both)
+        return self.secondary.logits(states[-1])
+
+    def start(self, output: PrimaryOutput, max_draft_len: int, block_len: Int[Array, ""]) -> Cache:
+        return Cache.empty(self.config, max_draft_len + 1)
+
+    def step(self, token: Int[Array, ""], state: Cache, primary: Transformer, cache: Cache) -> Draft:
+        layers = [layer - 1 for layer in self.layers]
+        states, state = read_in_block(self.secondary, self.secondary.embed(token[None]), state, cache, layers)
+        return Draft(self.secondary.logits(states[-1])[0], state, states[-1][0])
+
+    def commit(self, state: Cache, output: PrimaryOutput) -> Cache:
+        return state.with_length(0)
+
+
+def read_in_block(
+    model: Transformer,
+    x: Float[Array, "q_len d_model"],
+    own: Cache,
+    primary_cache: Cache,
+    layers: Sequence[int],
+) -> tuple[list[Float[Array, "q_len d_model"]], Cache]:
+    """More tokens of the current block (`x`) through the first `len(layers)` layers of `model`.
+
+    `own` holds the current block only. Of the past, layer j sees what `primary_cache` holds for the
+    primary's layer `layers[j]` (from 0). Returns the residual states and the longer `own`.
+    """
+    start = primary_cache.length
+    position = positions(x.shape[0], start=start + own.length)
+    masks = [
+        visible(positions(own.capacity, start=start), last=position),
+        visible(positions(primary_cache.capacity), last=0 * position + start - 1),
+    ]
+
+    def both(layer, kv, own):
+        own = own.append(layer, kv)
+        return [own[layer], primary_cache[layers[layer]]], own
+
+    states, longer = model.run_layers(x, model.rope(position), masks, both, own, depth=len(layers))
+    return states, longer.with_length(own.length + x.shape[0])
+
+
+def resolve_cache_map(layer_map: str | Sequence[int], n_primary: int, n_secondary: int) -> tuple[int, ...]:
+    """Whose cache each secondary layer attends to: ℓ(j) in 1 .. n_primary, j = 0 .. n_secondary - 1.
+
+    Layer ℓ computes its keys and values from residual state ℓ - 1; they are entry ℓ - 1 of the cache.
+
+    - `"last"`: the primary's last layers, ℓ(j) = n_primary - n_secondary + j + 1;
+    - `"uniform"`: ℓ(j) = round((j + 1) · n_primary / n_secondary), evenly spaced, ending at the last;
+    - or the layers themselves, one for each secondary layer.
+
+    >>> resolve_cache_map("last", 6, 2), resolve_cache_map("uniform", 6, 2)
+    ((5, 6), (3, 6))
+    """
+    if not isinstance(layer_map, str):
+        expected = f"{n_secondary} of the primary's layers 1..{n_primary}"
+        fix = "give one for each layer of the secondary"
+        try:
+            layers = tuple(int(layer) for layer in layer_map)
+        except (TypeError, ValueError):
+            raise BadInput(expected, repr(layer_map), fix) from None
+        fits = len(layers) == n_secondary and all(1 <= layer <= n_primary for layer in layers)
+        require(fits, expected, layers, fix)
+        return layers
+    expected = 'layer_map "last", "uniform" or one layer of the primary for each of the secondary'
+    require(layer_map in ("last", "uniform"), expected, repr(layer_map), "pick one")
+    states = [state for (state,) in resolve_layer_map(layer_map, n_primary, n_secondary)]
+    return tuple(state + 1 if layer_map == "last" else max(state, 1) for state in states)

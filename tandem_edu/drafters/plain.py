@@ -1,0 +1,53 @@
+"""The plain drafter: an ordinary small language model, the paper's baseline for speculative decoding.
+
+It sees only the text, nothing of the primary. It keeps its own key/value cache and forgets rejected drafts by
+shortening it (Leviathan et al., arXiv:2211.17192; Chen et al., arXiv:2302.01318).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from jax import lax
+from jaxtyping import Array, Int
+
+from tandem_edu.drafters.protocol import Draft, Drafter, PrimaryOutput, check_same_vocabulary
+from tandem_edu.model import Cache, Transformer
+
+
+class Plain(Drafter):
+    """A `Transformer` that drafts."""
+
+    model: Transformer
+
+    def start(self, output: PrimaryOutput, max_draft_len: int, block_len: Int[Array, ""]) -> Cache:
+        return self.model.prefill(output.tokens, output.length, output.cache.capacity)[1]
+
+    def step(self, token: Int[Array, ""], state: Cache, primary: Transformer, cache: Cache) -> Draft:
+        return self._read_token(token, state)
+
+    def commit(self, state: Cache, output: PrimaryOutput) -> Cache:
+        read = lambda token, state: self._read_token(token, state).state
+        return catch_up(read, state, state.length, output).with_length(output.length)
+
+    def check_primary(self, primary: Transformer) -> None:
+        check_same_vocabulary(primary.config, self.model.config)
+
+    def _read_token(self, token: Int[Array, ""], state: Cache) -> Draft:
+        logits, hidden, state = self.model.extend(token[None], state, return_hidden=True)
+        return Draft(logits[0], state, hidden[-1, 0])
+
+
+def catch_up(
+    read: Callable[[Int[Array, ""], Any], Any], state: Any, length: Int[Array, ""], output: PrimaryOutput
+) -> Any:
+    """Read the accepted tokens that the drafter has proposed but not read: the last one, if all are accepted.
+
+    `length` is how many tokens `state` has read; `read(token, state)` is the state with one more.
+    """
+
+    def next_token(carry):
+        state, length = carry
+        return read(output.tokens[length - output.start], state), length + 1
+
+    state, _ = lax.while_loop(lambda carry: carry[1] < output.length, next_token, (state, length))
+    return state
