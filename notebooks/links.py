@@ -39,12 +39,13 @@ def address() -> str:
 
 
 def linked(name: str, source: str, where: str) -> str:
-    """The source of the notebook `name` with badge and set-up cell for the address `where`."""
+    """The source of the notebook `name` with badge, set-up cell and links for the address `where`."""
     badge = BADGE.format(owner=where.removeprefix("https://github.com/"), name=name)
     source = re.sub(r"# \[!\[Open in Colab\].*\n", lambda _: badge, source, count=1)
     setup = SETUP.format(address=where)
     old = re.compile(r"# %% \[markdown\]\n# ## Set-up\n(?:.*\n)*?    pass\n\n")
-    return old.sub(lambda _: setup, source, count=1)
+    source = old.sub(lambda _: setup, source, count=1)
+    return re.sub(r"https://github\.com/[\w-]+/[\w-]+/blob/", f"{where}/blob/", source)
 
 
 def write_linked(source: Path, where: str) -> None:
