@@ -19,6 +19,7 @@ install_import_hook(
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+# After the hook, which only sees what is imported later.
 from tandem_edu.drafters import Tandem  # noqa: E402
 from tandem_edu.model import Transformer, TransformerConfig  # noqa: E402
 
