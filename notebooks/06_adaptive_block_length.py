@@ -79,17 +79,17 @@ for length in range(longest + 1):
 # %% [markdown]
 # ## What a router can know
 # It must be cheap, so it looks at what the drafter has computed anyway (summing that up still costs: a
-# softmax, the likeliest few of the vocabulary, and a small network, for each draft). Here *q* is the
+# softmax, the most probable tokens of the vocabulary, and a small network, for each draft). Here *q* is the
 # drafter's distribution at temperature 1, however the text is decoded: a greedy draft, too, can be a
 # doubtful one.
 #
 # * the **entropy** of its distribution *q*, H = −Σ q log q: how undecided it is;
-# * the largest probabilities of *q*, and that of the token it drew;
-# * its last hidden vector.
+# * the largest probabilities of *q*;
+# * the drafter's embeddings of those most probable tokens.
 #
-# The paper's router is a network of two layers on these. It learns from the pair's own drafts: each one
-# that the primary judged is an example, accepted or not. (Drafts behind a rejected one are no examples:
-# nobody asked.)
+# The paper's router is a network of two layers on these. It learns from the pair's own drafts to estimate
+# 1 − TV(*p*, *q*), the probability that such a draft is accepted. The primary has read every draft, also
+# those after a rejected one, so all of them are examples.
 
 # %%
 training_prompts = data.prompts(parts.train, pair.tokenizer, length=48, count=16 if FAST else 96)

@@ -15,14 +15,14 @@ from studies.table import Lab, Table, save_table
 from tandem_edu.errors import BadInput, at_least, require
 from tandem_edu.zoo import load_pair, texts
 
-PAPER = ("quality", "decoding", "weights", "adaptive", "standalone")
+PAPER = ("quality", "decoding", "weights", "adaptive", "standalone", "deep-tandem")
 ABLATIONS = (
     *("states", "states-longer", "heads", "readers", "history", "vocabulary", "loss", "own-text"),
-    *("blocks-in-training", "size", "frozen", "deep-tandem", "block-prediction"),
+    *("blocks-in-training", "size"),
 )
 TIMINGS = ("steps", "startup", "training", "where-time-goes", "peers")
 NAMES = ("zoo", *PAPER, *ABLATIONS, *TIMINGS)
-TABLES = ("quality", "positions", "blocks", "speed", "weights", "adaptive", "standalone", *ABLATIONS)
+TABLES = ("quality", "positions", "blocks", "speed", *PAPER[2:], *ABLATIONS)
 """In the order of the page."""
 
 

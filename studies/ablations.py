@@ -18,12 +18,10 @@ from studies.plan import AGREEMENT, PRIMARY, SECONDARY, SEED, STATES, WIDER
 from studies.prompts import LENGTH
 from studies.quality import document_scores, document_windows, of
 from studies.table import Lab, Row, Table
-from studies.variants import BlockPrediction, Joint
 from tandem_edu import data
-from tandem_edu.decode import Sampling, block_generate, generate
+from tandem_edu.decode import Sampling, generate
 from tandem_edu.drafters import Eagle, Glide, Model, Tandem
 from tandem_edu.files import written_whole
-from tandem_edu.measure import Interval, spread, timed
 from tandem_edu.model import Transformer
 from tandem_edu.train import Objective, Recipe, recipe, train_together
 from tandem_edu.zoo.shipped import Pair
@@ -34,7 +32,6 @@ WINDOWS = 8
 MIXED = (2, 4, 8)
 OWN_TEXTS, OWN_LENGTH = 2_048, 208
 """Texts sampled from the primary to train on, and the new tokens of each."""
-HALF = dataclasses.replace(PRIMARY, n_layers=PRIMARY.n_layers // 2)
 
 
 class Variant(NamedTuple):
@@ -66,25 +63,6 @@ def _eagle(pair: Pair, layers: str) -> Eagle:
 def _glide(pair: Pair) -> Glide:
     secondary = _secondary(pair, n_kv_heads=PRIMARY.n_kv_heads)  # it attends to the primary's keys and values
     return Glide(secondary, PRIMARY, "last")
-
-
-def _joint(pair: Pair) -> Joint:
-    """A copy of the shipped primary is trained with the tandem."""
-    return Joint(pair.primary, _tandem(pair), PRIMARY)
-
-
-def _whole(pair: Pair) -> Transformer:
-    return Transformer(PRIMARY, key=jax.random.key(SEED))
-
-
-def _deep(pair: Pair, own_history: bool = False) -> Joint:
-    """A model of the primary's depth in two halves, untrained; the upper one shares the vocabulary."""
-    primary_key, secondary_key, tandem_key = jax.random.split(jax.random.key(SEED), 3)
-    lower = Transformer(HALF, key=primary_key)
-    config = dataclasses.replace(HALF, shared_vocab=True)
-    upper = Transformer(config, key=secondary_key, embedding=lower.embedding)
-    # "last" would stop one state below the lower half's top.
-    return Joint(lower, Tandem(upper, HALF, "uniform", own_history, key=tandem_key), PRIMARY)
 
 
 PLAIN = Variant(_secondary, block_lens=())
@@ -155,24 +133,6 @@ ABLATIONS: dict[str, Mapping[str, Variant]] = {
         "distilled, d_ff 32": Variant(partial(_secondary, d_ff=32), block_lens=()),
         "tandem, d_ff 32": Variant(partial(_tandem, d_ff=32)),
     },
-    "frozen": {
-        f"{kind}, learning rate {rate:g}": Variant(build, learning_rate=rate)
-        for rate in (RATE, RATE / 10)
-        for kind, build in (("frozen", _tandem), ("trained", _joint))
-    },
-    "deep-tandem": {
-        "whole model, 8 layers": Variant(_whole, Objective(ce=1.0), ()),
-        "deep tandem, 4 + 4, γ = 2": Variant(_deep, Objective(ce=1.0), (2,)),
-        "the same with its own keys and values of past blocks": Variant(
-            partial(_deep, own_history=True), Objective(ce=1.0), (2,)
-        ),
-    },
-    "block-prediction": {
-        "token by token, γ = 8": Variant(partial(_tandem, own_history=False), Objective(ce=1.0), (8,)),
-        "8 at once": Variant(
-            lambda pair: BlockPrediction(_tandem(pair, own_history=False)), Objective(ce=1.0), (8,)
-        ),
-    },
 }
 
 
@@ -180,13 +140,9 @@ def study(name: str, lab: Lab) -> list[Table]:
     """Train the variants of one study (resumable in `lab.work`) and measure them on the test part."""
     pair, rows = lab.pair, []
     units = [windows[:WINDOWS] for windows in document_windows(pair.tokenizer, lab.parts.test)]
-    trained = _trained(name, lab)
-    speeds = _speeds(trained, lab) if name == "deep-tandem" else {}
-    for label, model in trained.items():
+    for label, model in _trained(name, lab).items():
         lab.say(f"  {label}")
-        rows.append({"variant": label, **_figures(model, pair, units)})
-        if speeds:
-            rows[-1]["times as fast as the whole model"] = speeds[label]
+        rows.append({"variant": label, **figures(model, pair.primary, units)})
     return [Table(name, rows)]
 
 
@@ -231,26 +187,10 @@ def _trained(name: str, lab: Lab) -> dict[str, Model]:
     return trained
 
 
-def _speeds(trained: Mapping[str, Model], lab: Lab) -> dict[str, Interval]:
-    """The first model, which is whole, and the deep tandems write as many tokens, in turns."""
-    prompts = data.prompts(lab.parts.test, lab.pair.tokenizer, LENGTH, 4)
-    ways: dict[str, Callable[..., Any]] = {}
-    for label, model in trained.items():
-        if isinstance(model, Joint):
-            how = {"block_len": 2, "max_draft_len": 2, "free_token": False}
-            ways[label] = partial(block_generate, model.primary, model.tied, **how)
-        else:
-            ways[label] = partial(generate, model)
-    write = lambda way: [way(prompt=prompt, max_new_tokens=128).tokens for prompt in prompts]
-    seconds, _ = timed({label: partial(write, way) for label, way in ways.items()}, repetitions=9)
-    (whole, *_) = ways
-    return {label: spread(seconds[whole] / taken) for label, taken in seconds.items()}
-
-
-def _figures(model: Model, pair: Pair, units) -> Row:
+def figures(model: Model, primary: Transformer, units) -> Row:
     """At a short block and a long one; a plain transformer has no blocks, so its figures are the same."""
     lengths = (1, 1) if isinstance(model, Transformer) else (2, 8)
-    short, long = (document_scores(model, units, pair.primary, length) for length in lengths)
+    short, long = (document_scores(model, units, primary, length) for length in lengths)
     return {
         "agreement at γ = 2": of(short, quality.AGREEMENT),
         "at γ = 8": of(long, quality.AGREEMENT),

@@ -1,6 +1,6 @@
 """The shipped models and two rivals: their sizes, their text, and how each is trained.
 
-All speak through the primary's embedding and head. Their text is `tandem_edu.zoo.split`.
+All speak through the primary's embedding and head. Their text is `tandem_edu.zoo.texts`.
 """
 
 import dataclasses

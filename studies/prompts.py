@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from tandem_edu import data
 from tandem_edu.data.stdlib import docstrings
-from tandem_edu.zoo.split import Texts
+from tandem_edu.zoo.shipped import Texts
 
 LENGTH = 48
 """Tokens of a prompt."""

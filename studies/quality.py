@@ -68,10 +68,18 @@ def document_windows(tokenizer: Tokenizer, text: Corpus, seq_len: int = SEQ_LEN)
 
 
 def document_scores(
-    model: Model, units: Sequence[np.ndarray], primary: Transformer, block_len: int
+    model: Model, units: Sequence[np.ndarray], primary: Transformer, block_len: int, free_token: bool = False
 ) -> np.ndarray:
-    """Sums over each document, float[documents, 5]: the four scores of `token_scores`, and the tokens."""
-    scores = token_scores({"": model}, np.concatenate(units), primary, {"": block_len})[""]
+    """Sums over each document, float[documents, 5]: the four scores of `token_scores`, and the tokens.
+
+    With `free_token` each block of `block_len` predictions is followed by one of the primary's.
+    """
+    models, block = {"model": model, "primary": primary}, block_len + free_token
+    each = token_scores(models if free_token else {"model": model}, np.concatenate(units), primary, block)
+    scores = each["model"]
+    if free_token:
+        is_free = np.arange(scores.shape[1]) % block == block - 1
+        scores = np.where(is_free[:, None], each["primary"], scores)
     ends = np.cumsum([len(unit) for unit in units])[:-1]
     parts = [part.reshape(-1, 4).astype(np.float64) for part in np.split(scores, ends)]
     return np.stack([[*part.sum(0), len(part)] for part in parts])

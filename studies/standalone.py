@@ -14,7 +14,8 @@ from tandem_edu.decode import block_generate, generate
 from tandem_edu.drafters import Model
 from tandem_edu.measure import spread, timed
 
-BLOCK_LENS = (2, 4, 8)
+WAYS = ((2, False), (4, False), (8, False), (3, True))
+"""γ, and whether the primary adds the free token; the last is the paper's table 3."""
 NEW_TOKENS, REPETITIONS, PROMPTS = 128, 7, 4
 DEEP = f"mid-size, {DEEPER.n_layers} layers"
 
@@ -31,8 +32,8 @@ def study(lab: Lab) -> list[Table]:
     seconds, _ = timed({name: partial(write, one) for name, (*_, one) in contenders.items()}, REPETITIONS)
     units = document_windows(pair.tokenizer, text)
     rows: list[dict[str, Any]] = []
-    for name, (model, block_len, _) in contenders.items():
-        scores = document_scores(model, units, pair.primary, block_len)
+    for name, (model, block_len, free_token, _) in contenders.items():
+        scores = document_scores(model, units, pair.primary, block_len, free_token)
         rows.append(
             {
                 "model": name,
@@ -46,14 +47,15 @@ def study(lab: Lab) -> list[Table]:
     return [Table("standalone", rows)]
 
 
-def _contenders(lab: Lab) -> dict[str, tuple[Model, int, Callable[..., Any]]]:
-    """Model, the block length of its quality, and how it writes."""
+def _contenders(lab: Lab) -> dict[str, tuple[Model, int, bool, Callable[..., Any]]]:
+    """Model, the block length of its quality, whether with the free token, and how it writes."""
     pair = lab.pair
     plain = {"secondary": pair.secondary, "mid-size": pair.mid_size, DEEP: rival("deeper", lab)}
     plain["primary"] = pair.primary
-    contenders = {name: (model, 1, partial(generate, model)) for name, model in plain.items()}
-    for block_len in BLOCK_LENS:
-        how = {"block_len": block_len, "max_draft_len": block_len, "free_token": False}
+    contenders = {name: (model, 1, False, partial(generate, model)) for name, model in plain.items()}
+    for block_len, free_token in WAYS:
+        how = {"block_len": block_len, "max_draft_len": block_len, "free_token": free_token}
         write = partial(block_generate, pair.primary, pair.tandem_ce, **how)
-        contenders[f"tandem, γ = {block_len}"] = (pair.tandem_ce, block_len, write)
+        name = f"tandem, γ = {block_len}{' and the free token' if free_token else ''}"
+        contenders[name] = (pair.tandem_ce, block_len, free_token, write)
     return contenders

@@ -16,8 +16,7 @@ from studies.machine import machine
 from tandem_edu.errors import BadInput
 from tandem_edu.files import written_whole
 from tandem_edu.measure import Interval, spread
-from tandem_edu.zoo.shipped import Pair
-from tandem_edu.zoo.split import Texts
+from tandem_edu.zoo.shipped import Pair, Texts
 
 Cell = str | int | float | Interval | None
 Row = dict[str, Cell]

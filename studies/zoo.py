@@ -23,8 +23,7 @@ from tandem_edu.drafters import Model
 from tandem_edu.measure import calibration, quality
 from tandem_edu.model import Transformer
 from tandem_edu.train import train, train_router, train_together
-from tandem_edu.zoo.shipped import FOLDER, MODELS, Pair, load_pair, save_pair
-from tandem_edu.zoo.split import Texts, texts
+from tandem_edu.zoo.shipped import FOLDER, MODELS, Pair, Texts, load_pair, save_pair, texts
 
 
 def make_pair(folder: Path, out: Path = FOLDER, say: Callable[[str], None] = print) -> Pair:
@@ -33,7 +32,7 @@ def make_pair(folder: Path, out: Path = FOLDER, say: Callable[[str], None] = pri
     tokenizer = data.train_tokenizer(parts.train, vocab_size=VOCAB)
     models = train_models(folder, tokenizer, parts, say)
     cards = {name: _card(name, models, tokenizer, parts) for name in MODELS}
-    blank = LearnedRouter(0, ("none", ROUTER_LEN), key=jax.random.key(SEED))
+    blank = LearnedRouter(1, ("none", ROUTER_LEN), key=jax.random.key(SEED))
     pair = Pair(tokenizer=tokenizer, router=blank, card={**cards, "router": {}}, **models)
     with tempfile.TemporaryDirectory() as temporary:
         # The router learns from the models as they will be loaded: rounded to float16.
@@ -88,6 +87,8 @@ def _with_router(pair: Pair, parts: Texts) -> Pair:
     )
     confidence = jax.device_get(router.confidence(jax.numpy.asarray(held_out.features)))
     card = {
+        "target": router.target,
+        "features": router.inputs,
         "drafts held out": len(held_out.accepted),
         "accepted": float(held_out.accepted.mean()),
         "expected calibration error": calibration(confidence, held_out.accepted).error,

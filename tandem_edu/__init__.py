@@ -9,34 +9,32 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # type checkers know this name
 if TYPE_CHECKING:
-    from tandem_edu.data import load_text as load_text
-    from tandem_edu.decode import ConfidenceRule as ConfidenceRule
-    from tandem_edu.decode import EntropyRule as EntropyRule
-    from tandem_edu.decode import Sampling as Sampling
-    from tandem_edu.decode import Trace as Trace
-    from tandem_edu.decode import block_generate as block_generate
-    from tandem_edu.decode import generate as generate
-    from tandem_edu.decode import speculate as speculate
-    from tandem_edu.decode import stream as stream
-    from tandem_edu.drafters import Draft as Draft
-    from tandem_edu.drafters import Drafter as Drafter
-    from tandem_edu.drafters import Eagle as Eagle
-    from tandem_edu.drafters import EarlyExit as EarlyExit
-    from tandem_edu.drafters import Glide as Glide
-    from tandem_edu.drafters import PrimaryReader as PrimaryReader
-    from tandem_edu.drafters import PromptLookup as PromptLookup
-    from tandem_edu.drafters import Tandem as Tandem
-    from tandem_edu.errors import BadInput as BadInput
-    from tandem_edu.model import Transformer as Transformer
-    from tandem_edu.model import TransformerConfig as TransformerConfig
-    from tandem_edu.zoo import from_hf as from_hf
-    from tandem_edu.zoo import load_pair as load_pair
-    from tandem_edu.zoo import to_hf as to_hf
+    from tandem_edu.data import load_text
+    from tandem_edu.decode import ConfidenceRule, Sampling, Trace, block_generate, generate, speculate, stream
+    from tandem_edu.drafters import (
+        DeepTandem,
+        Draft,
+        Drafter,
+        Eagle,
+        EarlyExit,
+        Glide,
+        PrimaryReader,
+        PromptLookup,
+        Tandem,
+    )
+    from tandem_edu.errors import BadInput
+    from tandem_edu.model import Transformer, TransformerConfig
+    from tandem_edu.zoo import from_hf, load_pair, to_hf
 
+__all__ = [
+    "BadInput", "ConfidenceRule", "DeepTandem", "Draft", "Drafter", "Eagle", "EarlyExit", "Glide",
+    "PrimaryReader", "PromptLookup", "Sampling", "Tandem", "Trace", "Transformer", "TransformerConfig",
+    "block_generate", "from_hf", "generate", "load_pair", "load_text", "speculate", "stream", "to_hf",
+]  # fmt: skip
 _NAMES = {
     "data": "load_text",
-    "decode": "ConfidenceRule EntropyRule Sampling Trace block_generate generate speculate stream",
-    "drafters": "Draft Drafter Eagle EarlyExit Glide PrimaryReader PromptLookup Tandem",
+    "decode": "ConfidenceRule Sampling Trace block_generate generate speculate stream",
+    "drafters": "DeepTandem Draft Drafter Eagle EarlyExit Glide PrimaryReader PromptLookup Tandem",
     "errors": "BadInput",
     "model": "Transformer TransformerConfig",
     "zoo": "from_hf load_pair to_hf",

@@ -179,4 +179,27 @@ def early_exit(model, primary, tokens, hidden, starts):
     return np.stack([logits(shallow, x @ f64(model.exit_map)) for x in states[-1]])
 
 
+def deep_tandem(model, tokens):
+    """Logits and sketches [seq, ...]: block by block in the large half, then token by token in the small."""
+    config, gamma, sketch = model.config, model.block_len, {}
+    past = [[] for _ in model.large.blocks]
+    for start in range(0, len(tokens) - gamma + 1, gamma):
+        block_tokens = range(start, start + gamma)
+        xs = [embed(model.large, tokens[t]) for t in block_tokens]
+        for j, block in enumerate(model.large.blocks):
+            past[j] += [key_and_value(x, t, block, config) for t, x in zip(block_tokens, xs, strict=True)]
+            xs = [layer(x, t, past[j], block, config) for t, x in zip(block_tokens, xs, strict=True)]
+        sketch |= {t + gamma: x for t, x in zip(block_tokens, xs, strict=True)}
+    sketches = [sketch.get(i + 1, np.zeros(config.d_model)) for i in range(len(tokens))]
+    own, out = [[] for _ in model.small.blocks], []
+    for i, token in enumerate(tokens):
+        normed = rms_norm(sketches[i], f64(model.large.final_norm.scale), config.norm_eps)
+        x = embed(model.small, token) + normed @ f64(model.projection)
+        for j, block in enumerate(model.small.blocks):
+            own[j].append(key_and_value(x, i, block, config))
+            x = layer(x, i, own[j], block, config)
+        out.append(logits(model.small, x))
+    return np.stack(out), np.stack(sketches)
+
+
 READERS = {"tandem": tandem, "eagle": eagle, "glide": glide, "early-exit": early_exit}

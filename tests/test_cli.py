@@ -77,13 +77,8 @@ def test_all_write_the_same_greedy_text_and_blocks_that_a_router_ends_early_too(
     alone = capsys.readouterr().out
     assert alone.startswith("the cat sat")
     routed = ["tandem", "--router", router]
-    for drafter, *flags in (
-        ["distilled"],
-        ["tandem"],
-        routed,
-        [*routed, "--threshold", "1"],
-        [*routed, "--verification", "block"],
-    ):
+    others = ["distilled"], [*routed, "--threshold", "1"], [*routed, "--verification", "block"]
+    for drafter, *flags in (["tandem"], routed, *others):
         assert main(["speculate", str(runs / drafter), *decoding, "--block-len", "3", *flags]) == 0
         shown = capsys.readouterr()
         assert shown.out == alone
@@ -92,11 +87,9 @@ def test_all_write_the_same_greedy_text_and_blocks_that_a_router_ends_early_too(
     assert "a router trained for this drafter" in capsys.readouterr().err
     assert main(["speculate", str(runs / "tandem"), *decoding, "--router", router]) == 2
     assert "a router trained with block_len=4, got one trained with 3" in capsys.readouterr().err
-
-
-def test_a_secondary_alone_generates_with_its_primarys_vocabulary(runs, capsys):
-    assert main(["generate", str(runs / "distilled"), "--prompt", "the", "--temperature", "1"]) == 0
-    assert capsys.readouterr().out.startswith("the")
+    # A secondary alone, with its primary's vocabulary.
+    assert main(["generate", str(runs / "distilled"), *decoding, "--temperature", "1"]) == 0
+    assert capsys.readouterr().out.startswith("the cat sat")
 
 
 @pytest.mark.slow
@@ -147,34 +140,24 @@ GENERATE = "generate {runs}/primary --prompt a "
 MISTAKES = [
     ("train primary --out {new} --text nowhere.txt", "nothing at"),
     ("train primary --out {text}/in/a/file --text {text} --vocab-size 270", "expected"),
-    (f"{PRIMARY} --width 30 --heads 4", "d_model divisible by n_heads"),
-    (f"{PRIMARY} --steps 0", "steps"),
+    (f"{PRIMARY} --width 30 --heads 4", "d_model divisible by"),
     (f"{PRIMARY} --loss nla=1 --width 8 --heads 2", "a primary"),
-    (f"{PRIMARY} --kv-heads 0", "n_kv_heads of at least 1, got 0"),
-    (f"{PRIMARY} --ff 0", "d_ff of at least 1, got 0"),
     (f"{DISTILLED} --width 8 --heads 2 --vocab-size 270", "a primary"),
     (f"{DISTILLED} --primary {{runs}}/primary --start {{stranger}}", "a primary with the tokenizer of"),
     (f"{DISTILLED} --loss ce=1 jsd=1", "among ce, kl, reverse_kl, tv, nla, got ce, jsd"),
-    (f"{DISTILLED} --loss kl=-1", "weights of at least 0"),
-    (f"{DISTILLED} --loss tv=0", "not all 0"),
     (f"{DISTILLED} --start {{runs}}/distilled --layers 1", "--start uses, got --layers"),
     (f"{DISTILLED} --primary {{runs}}/primary --vocab-size 9", "got --vocab-size"),
     (f"{TANDEM} --width 8 --heads 2 --vocab-size 270", "a primary"),
     (f"{TANDEM} --primary nowhere", "no such folder"),
     (f"{TANDEM} --start {{runs}}/tandem --kind eagle", "a tandem uses, got --kind"),
-    (f"{TANDEM} --kind early-exit --width 9 --own-vocabulary", "uses, got --width, --own-vocabulary"),
-    (f"{TANDEM} --kind early-exit --primary {{runs}}/primary --set exit_layer=2", "exit_layer in 1..1"),
+    (f"{TANDEM} --kind early-exit --width 9 --heads 1", "uses, got --width, --heads"),
     ("train tandem-ce --out {runs}/primary --primary {runs}/primary", "another folder for --out"),
     (f"{READER} --set layer_map=x", '"last"'),
-    (f"{READER} --set colour=blue", "the settings of Tandem, got"),
-    (f"{READER} --kind glide", "the primary's head_dim = 8"),
     (f"train router {TRAIN} --drafter {{runs}}/primary", "a drafter with its primary"),
-    (f"{ROUTER} --steps 0", "steps of at least 1, got 0"),
     (f"{ROUTER} --seed {{long}}", "--seed of at least 0, below 2**31"),
     ("speculate {runs}/tandem --prompt a --threshold 0.5", "--threshold with a router"),
     ("speculate {runs}/tandem --prompt a --router {runs}/tandem/model.safetensors", "a router at"),
-    ("speculate {runs}/tandem --prompt a --primary {foreign}", "with another"),
-    ("speculate {runs}/tandem --prompt a --block-len 0", "block_len"),
+    ("speculate {runs}/tandem --prompt a --primary {stranger}", "with another"),
     ("speculate {runs}/primary --prompt a", "a drafter with its primary"),
     ("generate nowhere --prompt a", "no such folder"),
     ("generate {empty} --prompt a", "no card.json"),
@@ -183,27 +166,22 @@ MISTAKES = [
     ("generate {runs}/primary --prompt=", "a prompt"),
     ("generate {runs}/primary --prompt a\udcff", "a prompt in UTF-8, got 'a\\udcff'"),
     (f"{GENERATE} --seed {{long}}", "--seed of at least 0, below 2**31"),
-    (f"{GENERATE} --tokens 0", "max_new_tokens of at least 1"),
     (f"{GENERATE} --tokens 64", "the context of 64"),
-    (f"{GENERATE} --temperature -1", "temperature of at least 0"),
-    (f"{GENERATE} --temperature 1 --top-k 0", "top_k of at least 1"),
-    (f"{GENERATE} --temperature 1 --top-p 2", "top_p in (0, 1]"),
 ]
 
 
 @pytest.fixture(scope="module")
 def folders(runs, text, tmp_path_factory):
-    """What the mistakes name: good folders, empty and damaged ones, and models with other tokenizers."""
+    """What the mistakes name: good folders, empty and damaged ones, and a model with another tokenizer."""
     folder = tmp_path_factory.mktemp("folders")
     (folder / "empty").mkdir()
     (folder / "damaged").mkdir()
     (folder / "damaged" / "card.json").write_text("{")
-    # The second has as many tokens as the primary's tokenizer, but other ones.
-    for name, vocab_size in (("stranger", 262), ("foreign", 270)):
-        tokenizer = data.train_tokenizer("another text altogether " * 9, vocab_size)
-        config = TransformerConfig(vocab_size, 8, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=8, max_len=64)
-        save_folder(folder / name, Transformer(config, key=jax.random.key(0)), tokenizer, {})
-    names = ("new", "empty", "damaged", "stranger", "foreign")
+    # It has as many tokens as the primary's tokenizer, but other ones.
+    tokenizer = data.train_tokenizer("another text altogether " * 9, 270)
+    config = TransformerConfig(270, 8, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=8, max_len=64)
+    save_folder(folder / "stranger", Transformer(config, key=jax.random.key(0)), tokenizer, {})
+    names = ("new", "empty", "damaged", "stranger")
     return {"runs": runs, "text": text, "long": 10**30, **{name: folder / name for name in names}}
 
 
@@ -220,17 +198,13 @@ def test_a_mistake_gets_one_line(command, message, folders, capsys):
     ("command", "message"),
     [
         ("", "--help"),
-        ("dance", "--help"),
         ("train", "--help"),
         ("generate x --tokens many", "invalid int value: 'many'"),
         ("train distilled --out x --block-lens 2", "unrecognized arguments: --block-lens"),
         ("train primary --out x --kind tandem", "unrecognized arguments: --kind"),
-        ("train tandem-ce --out x --threshold 0.5", "unrecognized arguments: --threshold"),
         ("train tandem-ce --out x --set layer_map", "expected NAME=VALUE, got 'layer_map'"),
-        ("train distilled --out x --loss kl", "expected NAME=VALUE, got 'kl'"),
         ("train distilled --out x --loss kl=much", "invalid weight value: 'kl=much'"),
         ("train router --out x", "required: --drafter"),
-        ("train router --out x --drafter y --learning-rate 1", "unrecognized arguments: --learning-rate"),
     ],
 )
 def test_a_flag_that_the_command_lacks_gets_one_line(command, message, capsys):
@@ -322,20 +296,15 @@ def test_a_console_that_lacks_characters_shows_a_replacement(encoding, runs):
 
 def test_an_id_without_a_token_is_shown_as_its_number_by_whatever_shows_text():
     """As a model writes whose vocabulary is padded to a round number."""
-    tokenizer = data.train_tokenizer("", vocab_size=257)
     config = TransformerConfig(400, d_model=8, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=8, max_len=64)
-    model = Transformer(config, key=jax.random.key(0))
-    settings = {"sampling": Sampling(1.0), "key": jax.random.key(0)}
-    out = speculate(model, model, [300, 66], 24, **settings)
+    model, key = Transformer(config, key=jax.random.key(0)), jax.random.key(0)
+    out = speculate(model, model, [300, 66], 24, sampling=Sampling(1.0), key=key)
     padded = [token for token in out.tokens.tolist() if token >= 257]
     assert padded
-    cycles = len(records_of_one_text(out.trace))
-    for shown in (
-        show.terminal_view(tokenizer, [300, 66], out, colour=False),
-        show.terminal_view(tokenizer, [300, 66], out),
-        show.token_view(tokenizer, [300, 66], out),
-        "".join(cycle_view(tokenizer, [300, 66], out, cycle) for cycle in range(cycles)),
-    ):
+    text = (data.train_tokenizer("", vocab_size=257), [300, 66], out)
+    cycles = range(len(records_of_one_text(out.trace)))
+    views = [show.terminal_view(*text, colour=False), show.terminal_view(*text), show.token_view(*text)]
+    for shown in (*views, "".join(cycle_view(*text, cycle) for cycle in cycles)):
         assert all(f"[{token}]" in shown for token in [300, *padded])
 
 
@@ -353,10 +322,3 @@ def test_an_output_that_cannot_be_written_gets_one_line(arguments, runs):
         assert run.returncode == 2
         assert f"expected to write to standard output, got {reason}" in run.stderr
         assert run.stderr.count("\n") == 1
-
-
-def test_the_command_is_installed_and_helps():
-    run = subprocess.run([sys.executable, "-m", "tandem_edu.cli", "--help"], capture_output=True, text=True)
-    assert run.returncode == 0
-    for command in ("train", "generate", "speculate"):
-        assert command in run.stdout

@@ -49,16 +49,8 @@ def package_weights(model) -> list:
 
 def into_package(model, sizes: dict, primary: te.Transformer | None = None):
     """The package's model with the weights of a nano model."""
-    n_heads = sizes["n_heads"]
-    config = te.TransformerConfig(
-        vocab_size=len(getattr(model, "secondary", model).embedding),
-        d_model=sizes["d"],
-        n_layers=sizes["n_layers"],
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_ff=sizes["d_ff"],
-        max_len=128,
-    )
+    vocab, heads = len(getattr(model, "secondary", model).embedding), sizes["n_heads"]
+    config = te.TransformerConfig(vocab, sizes["d"], sizes["n_layers"], heads, heads, sizes["d_ff"], 128)
     blank = te.Transformer(config, key=jax.random.key(99))
     if isinstance(model, nano.Tandem):
         blank = te.Tandem(blank, primary.config, layer_map="last", key=jax.random.key(99))
@@ -91,11 +83,8 @@ def pairs():
     """The same models, each in nano and in the package."""
     primary, plain, tandem = models()
     packaged = into_package(primary, PRIMARY)
-    return [
-        (primary, packaged),
-        (plain, into_package(plain, SECONDARY)),
-        (tandem, into_package(tandem, SECONDARY, packaged)),
-    ]
+    drafters = into_package(plain, SECONDARY), into_package(tandem, SECONDARY, packaged)
+    return list(zip(models(), (packaged, *drafters), strict=True))
 
 
 @pytest.fixture(autouse=True)
@@ -254,9 +243,8 @@ def test_main_prints_what_it_promises(capsys):
     nano.main(steps=12, n=6, block_len=2)
     lines = capsys.readouterr().out.replace("\r", "\n").split("\n")
     progress = [line for line in lines if "loss" in line]
-    first, last = (
-        next(x for x in reversed(progress) if x.startswith("primary")).split("loss ")[1].split(" -> ")
-    )
+    *_, final = (line for line in progress if line.startswith("primary"))
+    first, last = final.split("loss ")[1].split(" -> ")
     assert float(last) < float(first) - 0.3
     assert {line.split(":")[0] for line in progress} == {"primary", "plain secondary", "tandem"}
     assert sum(line == "  greedy: the primary's own text: yes" for line in lines) == 2

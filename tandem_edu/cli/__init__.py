@@ -21,36 +21,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, lambda *_: _stop(options))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # pyright: ignore # a console may lack characters
-    status = _run(arguments, options)
-    if own and status:
-        os._exit(status)  # after all is flushed: at its end Python would write to a broken output again
-    return status
-
-
-def _run(arguments: Sequence[str] | None, options: SimpleNamespace) -> int:
     try:
-        try:
-            from tandem_edu.cli.parser import parser
-
-            parser().parse_args(arguments, options)
-            options.run(options)
-        finally:
-            print(end="", flush=True)  # a broken output is noticed here, not at the end of the process
+        _run(arguments, options)
+        return 0
     except BadInput as error:
-        return _failed(2, " ".join(str(error).split()))
+        status, message = 2, " ".join(str(error).split())
     except OSError as error:
         if error.filename is not None:  # not standard output
             raise
         fix = "check the disk, or what reads the output"
-        return _failed(2, f"expected to write to standard output, got {error.strerror}: {fix}")
+        status, message = 2, f"expected to write to standard output, got {error.strerror}: {fix}"
     except KeyboardInterrupt:
-        return _failed(130, _stopped(options))
-    return 0
-
-
-def _failed(status: int, message: str) -> int:
+        status, message = 130, _stopped(options)
     print(f"tandem-edu: {message}", file=sys.stderr, flush=True)
+    if own:
+        os._exit(status)  # after all is flushed: at its end Python would write to a broken output again
     return status
+
+
+def _run(arguments: Sequence[str] | None, options: SimpleNamespace) -> None:
+    try:
+        from tandem_edu.cli.parser import parser
+
+        parser().parse_args(arguments, options)
+        options.run(options)
+    finally:
+        print(end="", flush=True)  # a broken output is noticed here, not at the end of the process
 
 
 def _stop(options: SimpleNamespace) -> None:

@@ -3,11 +3,22 @@
 import argparse
 import dataclasses
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from tandem_edu.cli.decoding import random_key
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tandem_edu import data, measure
+from tandem_edu.cli.decoding import load_drafter, random_key
+from tandem_edu.decode import Sampling
+from tandem_edu.drafters import PrimaryReader, build_reader, readers
 from tandem_edu.errors import BadInput, require
+from tandem_edu.model import Transformer, TransformerConfig
+from tandem_edu.train import Objective, recipe, train, train_router
+from tandem_edu.zoo import load_folder, load_primary, save_folder, save_router
 
 _TEXTS = {
     "primary": "a large model, by cross-entropy",
@@ -15,40 +26,37 @@ _TEXTS = {
     "distilled": "a small model, distilled from the primary",
     "tandem-ce": "a drafter that reads the primary, by cross-entropy",
     "tandem-distil": "a drafter that reads the primary, distilled from it",
+    "router": "a router that ends blocks early, from a drafter's own drafts",
 }
 _SIZES = {"layers": 4, "width": 192, "heads": 6, "context": 512, "vocab_size": 1024}
-_NEW_MODEL = {*_SIZES, "kv_heads", "ff", "own_vocabulary"}
 _RECIPE = {"steps", "batch_size", "seq_len", "learning_rate", "block_lens", "seed"}
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
     """One command for each recipe, and one for the router."""
-    from tandem_edu.train.recipes import RECIPES
-
     recipes = command.add_subparsers(dest="recipe", required=True, metavar="RECIPE")
-    add_recipe = lambda name, text, **settings: recipes.add_parser(
-        name, help=text, description=f"Train {text}.", **settings
-    )
-    for name, (_, _, block_lens) in RECIPES.items():
-        # What is not given is absent, so that a flag without effect is noticed.
-        recipe = add_recipe(name, _TEXTS[name], argument_default=argparse.SUPPRESS)
-        recipe.set_defaults(run=_train_model, resumes=True)
-        _add_model(recipe.add_argument)
-        if block_lens:
-            _add_reader(recipe.add_argument)
-    router = add_recipe("router", "a router that ends blocks early, from a drafter's own drafts")
-    router.set_defaults(run=_train_router)
-    _add_router(router.add_argument)
+    for name, text in _TEXTS.items():
+        # What a recipe is not given is absent, so that a flag without effect is noticed.
+        default = None if name == "router" else argparse.SUPPRESS
+        one = recipes.add_parser(name, help=text, description=f"Train {text}.", argument_default=default)
+        add = one.add_argument
+        add("--text", default="pydocs", help=f"a path, or one of {', '.join(data.CORPORA)}, if not pydocs")
+        add("--out", required=True, metavar="FOLDER", help="for what is trained")
+        add("--primary", default=None, metavar="FOLDER", help="the trained primary, if there is one")
+        if name == "router":
+            one.set_defaults(run=_train_router)
+            _add_router(add)
+        else:
+            one.set_defaults(run=_train_model, resumes=True)
+            _add_model(add)
+        if name.startswith("tandem"):
+            _add_reader(add)
 
 
 def _add_model(add) -> None:
-    _add_common(add)
     add("--start", metavar="FOLDER", help="begin with the weights of this model")
-    add("--own-vocabulary", action="store_true", help="do not share the primary's embedding and output layer")
     for name, usual in _SIZES.items():
         add(_flag(name), type=int, metavar="N", help=f"of a new model, if not {usual}")
-    add("--kv-heads", type=int, metavar="N", help="key/value heads, if fewer than heads")
-    add("--ff", type=int, metavar="N", help="inner width, if not four times the width")
     for name in ("steps", "batch-size", "seq-len", "seed"):
         add(f"--{name}", type=int, metavar="N", help="if not the recipe's")
     add("--learning-rate", type=float, metavar="X", help="if not the recipe's")
@@ -57,8 +65,6 @@ def _add_model(add) -> None:
 
 
 def _add_reader(add) -> None:
-    from tandem_edu.drafters import readers
-
     add("--kind", choices=readers(), help="of the drafter, if not tandem")
     settings = "settings of this kind, such as layer_map=fused own_history=true (values as in JSON)"
     add("--set", nargs="+", type=_pair, metavar="NAME=VALUE", help=settings)
@@ -66,7 +72,6 @@ def _add_reader(add) -> None:
 
 
 def _add_router(add) -> None:
-    _add_common(add)
     add("--drafter", required=True, metavar="FOLDER", help="the drafter whose drafts it learns from")
     add("--block-len", type=int, default=8, metavar="N", help="γ_max, if not 8")
     add("--temperature", type=float, default=0.0, metavar="X", help="of the pair, if not 0")
@@ -76,33 +81,20 @@ def _add_router(add) -> None:
     add("--seed", type=int, default=0, metavar="N", help="if not 0")
 
 
-def _add_common(add) -> None:
-    texts = "a text file or folder, or pysource, stdlib, shakespeare, if not pydocs"
-    add("--text", default="pydocs", help=texts)
-    add("--out", required=True, metavar="FOLDER", help="for what is trained")
-    add("--primary", default=None, metavar="FOLDER", help="the trained primary, if there is one")
-
-
 def _train_model(options: argparse.Namespace) -> None:
-    from tandem_edu import data
-    from tandem_edu.drafters import readers
-    from tandem_edu.train import Objective, recipe, train
-    from tandem_edu.zoo import load_folder, load_primary, save_folder
-
     given = vars(options)
     if "kind" in given and not readers()[options.kind].needs_secondary:
-        _refuse(given, {"start"} | _NEW_MODEL, f"--kind {options.kind}")
+        _refuse(given, {"start", *_SIZES}, f"--kind {options.kind}")
     if "start" in given:
-        _refuse(given, _NEW_MODEL, "--start")
+        _refuse(given, _SIZES, "--start")
     if options.primary:
         _refuse(given, {"vocab_size"}, "--primary")
     changes: dict[str, Any] = {name: given[name] for name in given.keys() & _RECIPE}
     if "loss" in given:
-        weights = dict(options.loss)
-        known = [field.name for field in dataclasses.fields(Objective)]
+        weights, none = dict(options.loss), {field.name: 0.0 for field in dataclasses.fields(Objective)}
         names, fix = ", ".join(weights), "for example --loss ce=0.1 kl=0.9"
-        require(weights.keys() <= set(known), f"losses among {', '.join(known)}", names, fix)
-        changes["objectives"] = ((1.0, Objective(**{**dict.fromkeys(known, 0.0), **weights})),)
+        require(weights.keys() <= none.keys(), f"losses among {', '.join(none)}", names, fix)
+        changes["objectives"] = ((1.0, Objective(**none | weights)),)
     settings = recipe(options.recipe, **changes)
     start = load_folder(options.start, options.primary) if "start" in given else None
     if start and start.primary and not options.primary:
@@ -117,23 +109,18 @@ def _train_model(options: argparse.Namespace) -> None:
         tokenizer = start.tokenizer if start else data.train_tokenizer(train_text, size)
     model = _untrained(given, settings, primary, start and start.model, tokenizer.get_vocab_size())
     tokens, valid = data.encode(tokenizer, train_text), data.encode(tokenizer, valid_text)
-    result = train(model, settings, tokens, valid, primary=primary, folder=Path(options.out, "checkpoint"))
-    card = {
-        "recipe": settings.to_dict(),
-        "data": {"name": corpus.name, "sha256": corpus.digest},
-        "held_out": result.history[-1],
-    }
-    save_folder(options.out, result.model, tokenizer, card, primary=options.primary)
-    figures = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items() if isinstance(v, float))
+    trained, history = train(
+        model, settings, tokens, valid, primary=primary, folder=f"{options.out}/checkpoint"
+    )
+    source, figures = {"name": corpus.name, "sha256": corpus.digest}, history[-1]
+    card = {"recipe": settings.to_dict(), "data": source, "held_out": figures}
+    save_folder(options.out, trained, tokenizer, card, primary=options.primary)
+    figures = ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if isinstance(v, float))
     print(f"{options.out}: {figures}")
 
 
 def _untrained(given: dict[str, Any], settings, primary, start, vocab_size: int):
     """The model before its training."""
-    import jax
-
-    from tandem_edu.drafters import PrimaryReader, build_reader, readers
-
     model_key, reader_key = jax.random.split(jax.random.key(settings.seed))
     if not settings.block_lens:
         return start or _new_transformer(given, primary, vocab_size, model_key)
@@ -150,26 +137,17 @@ def _untrained(given: dict[str, Any], settings, primary, start, vocab_size: int)
 
 def _new_transformer(given: dict[str, Any], primary, vocab_size: int, key):
     """A small model; beside a primary it shares the primary's embedding and output layer."""
-    from tandem_edu.model import Transformer, TransformerConfig
-
-    shared = None if "own_vocabulary" in given else primary
     size = _SIZES | given
-    config = TransformerConfig(
-        vocab_size=vocab_size,
-        d_model=size["width"],
-        n_layers=size["layers"],
-        n_heads=size["heads"],
-        n_kv_heads=size.get("kv_heads", size["heads"]),
-        d_ff=size.get("ff", 4 * size["width"]),
-        max_len=size["context"],
-        shared_vocab=shared is not None,
-        d_embed=shared.config.embed_dim if shared else None,
-        tie_embeddings=shared.config.tie_embeddings if shared else True,
-    )
-    return Transformer(config, key=key, embedding=shared.embedding if shared else None)
+    width, heads = size["width"], size["heads"]
+    config = TransformerConfig(vocab_size, width, size["layers"], heads, heads, 4 * width, size["context"])
+    if primary is None:
+        return Transformer(config, key=key)
+    shared = {"shared_vocab": True, "tie_embeddings": primary.config.tie_embeddings}
+    config = dataclasses.replace(config, d_embed=primary.config.embed_dim, **shared)
+    return Transformer(config, key=key, embedding=primary.embedding)
 
 
-def _refuse(given: dict[str, Any], names: set[str], user: str) -> None:
+def _refuse(given: dict[str, Any], names: Collection[str], user: str) -> None:
     """Raise `BadInput` if one of these flags is given, which would have no effect."""
     unused = ", ".join(_flag(name) for name in given if name in names)
     require(not unused, f"flags that {user} uses", unused, "leave it out")
@@ -198,33 +176,15 @@ def weight(text: str) -> tuple[str, float]:
 
 def _train_router(options: argparse.Namespace) -> None:
     """Decode prompts from the training text with the pair, learn from its drafts, print the calibration."""
-    import jax.numpy as jnp
-    import numpy as np
-
-    from tandem_edu import data, measure
-    from tandem_edu.decode import Sampling
-    from tandem_edu.train import train_router
-    from tandem_edu.zoo import load_folder, save_router
-
     key = random_key(options.seed)
-    saved = load_folder(options.drafter, options.primary)
-    if saved.primary is None:
-        raise BadInput("a drafter with its primary", f"{options.drafter} alone", "pass --primary FOLDER")
+    primary, drafter, tokenizer = load_drafter(options)
     train_text, _ = data.load_text(options.text).train_valid()
-    context = saved.primary.config.max_len
+    context = primary.config.max_len
     length = min(32, context // 4)
-    prompts = data.prompts(train_text, saved.tokenizer, length, options.prompts, options.seed)
-    router, held_out = train_router(
-        saved.primary,
-        saved.model,
-        prompts,
-        options.block_len,
-        max_new_tokens=min(64, context - length),
-        sampling=Sampling(options.temperature),
-        threshold=options.threshold,
-        key=key,
-        steps=options.steps,
-    )
+    prompts = data.prompts(train_text, tokenizer, length, options.prompts, options.seed)
+    settings = {"sampling": Sampling(options.temperature), "threshold": options.threshold}
+    settings |= {"max_new_tokens": min(64, context - length), "steps": options.steps, "key": key}
+    router, held_out = train_router(primary, drafter, prompts, options.block_len, **settings)
     path = Path(options.out, "router.safetensors")
     save_router(router, path)
     confidence = np.asarray(router.confidence(jnp.asarray(held_out.features)))

@@ -1,17 +1,12 @@
 """From documents to one array of token ids, and from that array to batches, windows and prompts.
 
-`encode`    the array: every document's ids, each document followed by the end-of-text id
-`Batches`   training: random windows, a pure function of (seed, step)
-`windows`   evaluation: consecutive windows, every target counted once
-`prompts`   decoding: random excerpts of held-out documents
-
-A window has `seq_len + 1` tokens: `window[:-1]` are the inputs and `window[1:]` their targets. A token
-takes two bytes in memory. A memory-mapped `.npy` file serves as well as an array.
+A window has `seq_len + 1` tokens: `window[:-1]` are the inputs and `window[1:]` their targets. A
+memory-mapped `.npy` file serves as well as an array.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate, cycle, groupby, islice
+from itertools import cycle, islice
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -20,16 +15,15 @@ from tandem_edu.data.corpus import documents_of
 from tandem_edu.data.tokenizer import END_OF_TEXT
 from tandem_edu.errors import at_least, require
 
-_CHUNK = 2**20  # characters encoded at a time: the library's encodings are far larger than their ids
+_CHUNK = 64  # documents encoded at a time: the library's encodings are far larger than their ids
 _WHOLE = "pass a whole number"
 
 
 def encode(tokenizer: Tokenizer, documents: Iterable[str]) -> np.ndarray:
     """The ids of all documents in one array, each document followed by the end-of-text id.
 
-    Returns uint16[n_tokens] if the vocabulary fits, else uint32[n_tokens]. `documents` is a corpus,
-    a text, or an iterable of texts. Raises `BadInput` without a document, or if the tokenizer has no
-    `<|endoftext|>`.
+    Returns uint16[n_tokens] if the vocabulary fits, else uint32[n_tokens]. `documents` is a corpus, a text,
+    or texts. Raises `BadInput` without a document, or if the tokenizer has no `<|endoftext|>`.
 
     >>> from tandem_edu.data.tokenizer import train_tokenizer
     >>> encode(train_tokenizer("", vocab_size=257), ["!", '"']).tolist()
@@ -41,12 +35,9 @@ def encode(tokenizer: Tokenizer, documents: Iterable[str]) -> np.ndarray:
     fix = "use a tokenizer from train_tokenizer"
     require(end is not None, f"a tokenizer with {END_OF_TEXT}", "one without it", fix)
     dtype = "<u2" if tokenizer.get_vocab_size() <= 2**16 else "<u4"
-    arrays = []
-    chunks = groupby(zip(texts, accumulate(map(len, texts)), strict=True), lambda pair: pair[1] // _CHUNK)
-    for _, chunk in chunks:
-        encodings = tokenizer.encode_batch_fast([text for text, _ in chunk], add_special_tokens=False)
-        arrays += [np.array([*encoding.ids, end], dtype) for encoding in encodings]
-    return np.concatenate(arrays)
+    chunks = (texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK))
+    encoded = (tokenizer.encode_batch_fast(chunk, add_special_tokens=False) for chunk in chunks)
+    return np.concatenate([np.array([*one.ids, end], dtype) for chunk in encoded for one in chunk])
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +45,8 @@ class Batches:
     """Random windows of `tokens`: `batches(step)` is int32[batch_size, seq_len + 1].
 
     A pure function of (seed, step), the key of a counter-based generator (Philox; Salmon et al. 2011).
-    There is no state to save, and any worker can make any batch.
-
-    Raises `BadInput` for sizes below 1, for negative seeds or steps, and if `tokens` has fewer tokens
-    than one window.
+    There is no state to save, and any worker can make any batch. Raises `BadInput` for sizes below 1, for
+    negative seeds or steps, and if `tokens` has fewer tokens than one window.
 
     >>> batches = Batches(np.arange(100), batch_size=2, seq_len=4)
     >>> batches(7).shape, bool((batches(7) == batches(7)).all())
@@ -77,14 +66,13 @@ class Batches:
     def __call__(self, step: int) -> np.ndarray:
         n_starts = np.uint64(len(self.tokens) - self.seq_len)
         starts = _random(self.seed, step, self.batch_size) % n_starts
-        return _windows_at(self.tokens, starts.astype(np.int64), self.seq_len)
+        return _cut_out(self.tokens, starts.astype(np.int64), self.seq_len + 1)
 
 
 def windows(tokens: np.ndarray, seq_len: int, limit: int | None = None) -> np.ndarray:
     """Consecutive windows, int32[n, seq_len + 1], at most `limit`, spread evenly over the text.
 
-    Neighbours share one token, so each target is counted exactly once. Up to `seq_len - 1` tokens at
-    the end are left out.
+    Neighbours share one token, so each target is counted once. The last incomplete window is left out.
 
     >>> windows(np.arange(13), seq_len=3, limit=2).tolist()
     [[0, 1, 2, 3], [6, 7, 8, 9]]
@@ -92,7 +80,7 @@ def windows(tokens: np.ndarray, seq_len: int, limit: int | None = None) -> np.nd
     _check(tokens, seq_len)
     count = (len(tokens) - 1) // seq_len
     kept = count if limit is None else min(count, at_least(1, limit, "limit", _WHOLE))
-    return _windows_at(tokens, np.arange(kept) * count // kept * seq_len, seq_len)
+    return _cut_out(tokens, np.arange(kept) * count // kept * seq_len, seq_len + 1)
 
 
 def prompts(
@@ -100,11 +88,9 @@ def prompts(
 ) -> list[np.ndarray]:
     """`count` prompts, each int32[length] from a random position of a document.
 
-    Each prompt comes from another document, as long as there are enough of `length` tokens. Then each
-    document gives another window, and windows repeat only after all were used. Take prompts from the
-    validation corpus, which the model has not seen. The same `seed` gives the same prompts.
-
-    Raises `BadInput` if no document has `length` tokens.
+    The documents of at least `length` tokens take turns. Each gives another window at each turn, until all
+    of its windows were used. Take prompts from the validation corpus, which the model has not seen. The
+    same `seed` gives the same prompts. Raises `BadInput` if no document has `length` tokens.
     """
     at_least(1, length, "length", _WHOLE)
     at_least(1, count, "count", _WHOLE)
@@ -114,13 +100,9 @@ def prompts(
     usable = list(islice((ids for ids in shuffled if len(ids) >= length), count))
     got, fix = f"{len(documents)} shorter ones", "use a smaller length or longer documents"
     require(bool(usable), f"a document of at least {length} tokens", got, fix)
-
-    def shuffled_windows(ids: np.ndarray, stream: int) -> Iterator[np.ndarray]:
-        starts = np.argsort(_random(seed, stream, len(ids) - length + 1), kind="stable")
-        return (ids[start : start + length].astype(np.int32) for start in cycle(starts))
-
-    pools = [shuffled_windows(ids, stream) for stream, ids in enumerate(usable, start=1)]
-    return [next(pool) for pool in islice(cycle(pools), count)]
+    numbers = (_random(seed, stream, len(ids) - length + 1) for stream, ids in enumerate(usable, start=1))
+    sources = zip(usable, [cycle(np.argsort(each, kind="stable")) for each in numbers], strict=True)
+    return [_cut_out(ids, next(starts), length) for ids, starts in islice(cycle(sources), count)]
 
 
 def _random(seed: int, stream: int, count: int) -> np.ndarray:
@@ -130,8 +112,8 @@ def _random(seed: int, stream: int, count: int) -> np.ndarray:
     return np.random.Philox(key=np.array(key, np.uint64)).random_raw(count)
 
 
-def _windows_at(tokens: np.ndarray, starts: np.ndarray, seq_len: int) -> np.ndarray:
-    return np.asarray(tokens[starts[:, None] + np.arange(seq_len + 1)], dtype=np.int32)
+def _cut_out(tokens: np.ndarray, starts: np.ndarray | int, length: int) -> np.ndarray:
+    return np.asarray(tokens[np.add.outer(starts, np.arange(length))], dtype=np.int32)
 
 
 def _check(tokens: np.ndarray, seq_len: int) -> None:

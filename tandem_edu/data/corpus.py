@@ -2,11 +2,6 @@ r"""A text that knows its documents, and where to get one.
 
 Text is split into a training and a validation part *by document*. A cut at 90 % of the characters would
 put half of a chapter in each part, and the model would be scored on what it memorised.
-
-`load_text("pydocs")`, `"pysource"`, `"stdlib"`   from this machine's Python, see `tandem_edu.data.stdlib`
-`load_text("shakespeare")`            1.1 MB, downloaded once and checked against its SHA-256
-`load_text("my/notes.txt")`           your own file, cut into documents at blank lines
-`load_text("my/folder")`              your own folder, each file a document
 """
 
 import hashlib
@@ -16,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tandem_edu.data.files import fetched, read_utf8
+from tandem_edu.data.files import FilePath, fetched, read_utf8
 from tandem_edu.data.stdlib import pydocs, pysource, stdlib
 from tandem_edu.errors import BadInput, require
 
@@ -32,17 +27,12 @@ _BREAKS = (r"\n\s*\n", r"\n", r"\s", r"(?s).{1,100}")  # paragraphs, else lines,
 class Corpus(str):
     r"""A string that knows its documents: text = documents joined by blank lines.
 
-    Arguments: `documents`, texts of which none is blank; `name`, shown in reports; `titles`, one a
-    document. With titles, `train_valid` splits by title, so a new edition of a document stays in the
-    same part. The attribute `digest` is the SHA-256 (hex) of the documents. Raises `BadInput` if there
-    is no document, if one is blank or cannot be written as UTF-8, or if the numbers of titles and
-    documents differ.
+    `name` is shown in reports, `titles` are one a document: a new edition under the same title stays in the
+    same part of `train_valid`. `digest` is the SHA-256 (hex) of the documents. Raises `BadInput` without a
+    document, if one is blank or no UTF-8, or if the numbers of titles and documents differ.
 
-    >>> corpus = Corpus(["One two.", "Three."], name="numbers")
-    >>> corpus
+    >>> Corpus(["One two.", "Three."], name="numbers")
     Corpus('numbers', 2 documents, 16 characters)
-    >>> str(corpus)
-    'One two.\n\nThree.'
     """
 
     name: str
@@ -50,9 +40,7 @@ class Corpus(str):
     titles: tuple[str, ...]
     digest: str
 
-    def __new__(
-        cls, documents: Iterable[str], name: str = "text", titles: Iterable[str] | None = None
-    ) -> "Corpus":
+    def __new__(cls, documents: Iterable[str], name: str = "text", titles: Iterable[str] | None = None):
         documents = documents_of(documents)
         require(bool(documents), "at least one document", "none", "pass a list of texts")
         digest = hashlib.sha256()
@@ -69,15 +57,11 @@ class Corpus(str):
     def train_valid(self, valid_fraction: float = 0.1, seed: int = 0) -> tuple["Corpus", "Corpus"]:
         """Split by document into a training and a validation corpus.
 
-        A hash of `seed` and a document's title (or text, without titles) gives a number in [0, 1). The
-        document is held out if that is below `valid_fraction`. So the split is the same in every
-        process, copies of a document stay together, and a document added later moves no other.
-
-        The fraction counts different documents and holds on average. Each part gets at least one. Below
-        a fraction of 1/2, no document is held out that would make the training part the shorter one, such
-        as a page repeated many times.
-
-        Raises `BadInput` if the fraction is not inside (0, 1) or all documents are the same.
+        A document is held out if a hash of `seed` and its title (or text, without titles), a number in
+        [0, 1), is below `valid_fraction`. So the split is the same in every process, copies of a document
+        stay together, and a document added later moves no other. Each part gets at least one document.
+        Below a fraction of 1/2, none is held out that would make the training part the shorter one. Raises
+        `BadInput` if the fraction is not inside (0, 1) or all documents are the same.
 
         >>> train, valid = Corpus(f"Document {i}." for i in range(100)).train_valid(0.2)
         >>> len(train.documents), len(valid.documents)
@@ -89,27 +73,32 @@ class Corpus(str):
             sizes[title] += len(text) + len("\n\n")
         fix = "add text, or cut the text into documents"
         require(len(sizes) > 1, "at least two different documents", len(sizes), fix)
-        held_out = _held_out(sizes, valid_fraction, seed)
+        hashes = {title: hashlib.sha256(f"{seed}\n{title}".encode()).digest()[:8] for title in sizes}
+        numbers = {title: int.from_bytes(hashed, "big") / 2**64 for title, hashed in hashes.items()}
+        left = sizes.total() // 2 if valid_fraction < 0.5 else sizes.total() - 1  # characters to hold out
+        held_out = set()
+        for title in sorted(sizes, key=numbers.__getitem__):
+            if (not held_out or numbers[title] < valid_fraction) and sizes[title] <= left:
+                held_out.add(title)
+                left -= sizes[title]
         return self._part("train", sizes.keys() - held_out), self._part("valid", held_out)
 
     def _part(self, name: str, titles: set[str]) -> "Corpus":
-        kept = [index for index, title in enumerate(self.titles) if title in titles]
-        documents, titled = ([texts[index] for index in kept] for texts in (self.documents, self.titles))
+        pairs = zip(self.documents, self.titles, strict=True)
+        documents, titled = zip(*(pair for pair in pairs if pair[1] in titles), strict=True)
         return Corpus(documents, f"{self.name}/{name}", titled)
 
     def __repr__(self) -> str:
         return f"Corpus({self.name!r}, {len(self.documents):,} documents, {len(self):,} characters)"
 
 
-def load_text(
-    name_or_path: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
-) -> Corpus:
-    """Load a corpus by its name (one of `CORPORA`) or from a path.
+def load_text(name_or_path: FilePath, *, cache_dir: FilePath | None = None) -> Corpus:
+    """Load a corpus by its name (one of `CORPORA`), or from the path of a UTF-8 file or a folder.
 
-    A path is a UTF-8 file or a folder. A file of 2,000 characters or more is cut into documents at blank
-    lines. The documents of a folder are its .txt, .md, .rst and .py files in the order of their paths. A
-    folder with one such file counts as that file. `cache_dir` holds downloads; by default the user's cache
-    folder does. Raises `BadInput` for what cannot be found, read, decoded or downloaded.
+    "shakespeare" (1.1 MB) is downloaded once, to `cache_dir` or the user's cache folder; the others come from
+    this machine's Python (`data.stdlib`). A file of 2,000 characters or more is cut into documents at blank
+    lines. In a folder each .txt, .md, .rst and .py file is one, in the order of their paths. A folder of one
+    such file counts as that file. Raises `BadInput` for what cannot be found, read, decoded or downloaded.
     """
     match name_or_path:
         case "pydocs":
@@ -119,13 +108,12 @@ def load_text(
             return Corpus(texts.values(), name_or_path, titles=texts)
         case "shakespeare":
             plays = fetched(SHAKESPEARE_URL, SHAKESPEARE_SHA256, "shakespeare.txt", cache_dir)
-            return Corpus(cut(plays.decode("utf-8")), "shakespeare")
-    is_path = isinstance(name_or_path, str | os.PathLike) and bool(str(name_or_path))
+            return Corpus(cut(plays), "shakespeare")
+    path = Path(os.path.expanduser(str(name_or_path)))
     known = f"one of {', '.join(CORPORA)}, or the path of a text file or folder"
-    require(is_path, known, repr(name_or_path), 'try load_text("pydocs")')
-    path = Path(os.path.expanduser(name_or_path))
     got = f"{str(name_or_path)!r}, and there is nothing at {path.absolute()}"
-    require(path.exists(), known, got, "check the spelling and the folder you are in")
+    exists = name_or_path != "" and path.exists()
+    require(exists, known, got, "check the spelling and the folder you are in")
     files = _text_files(path) if path.is_dir() else [path]
     fix = "put your texts there, or pass the path of one file"
     require(bool(files), f"{', '.join(SUFFIXES)} files in the folder {path}", "none", fix)
@@ -143,7 +131,7 @@ def cut(text: str) -> list[str]:
     >>> [len(piece) for piece in cut("A line of verse.\n\n" * 1000)]
     [2014, 2014, 2014, 2014, 2014, 2014, 2014, 3886]
     """
-    least = min(PIECE, max(1, len(text) // 3))
+    least = min(PIECE, len(text) // 3)
     longest = min(LONGEST_PIECE, len(text) // 2)
     pieces = (piece.strip("\n") for piece in _pieces(text, least, longest, _BREAKS))
     return [piece for piece in pieces if piece.strip()]
@@ -156,15 +144,14 @@ def documents_of(texts: Iterable[str]) -> tuple[str, ...]:
     return (texts,) if isinstance(texts, str) else tuple(texts)
 
 
-def _utf8(text: object, index: int) -> bytes:
-    got = type(text).__name__ if not isinstance(text, str) else "" if text.strip() else "a blank one"
-    fix = "read the files as text and leave blank ones out"
-    require(not got, "documents with some text", f"{got} at index {index}", fix)
+def _utf8(text: str, index: int) -> bytes:
     try:
-        return str(text).encode("utf-8")
-    except UnicodeEncodeError as error:
-        got = f"{error.object[error.start]!r} at character {error.start} of document {index}"
-        raise BadInput("text that UTF-8 can hold", got, "decode the source as UTF-8") from error
+        data = text.encode("utf-8")
+    except (AttributeError, UnicodeEncodeError) as error:
+        fix = "read the files as UTF-8"
+        raise BadInput("documents of text that UTF-8 can hold", f"{error} at index {index}", fix) from error
+    require(bool(text.strip()), "documents with some text", f"a blank one at index {index}", "leave it out")
+    return data
 
 
 def _pieces(text: str, least: int, longest: int, breaks: tuple[str, ...]) -> Iterator[str]:
@@ -179,29 +166,8 @@ def _pieces(text: str, least: int, longest: int, breaks: tuple[str, ...]) -> Ite
             yield text[start:end]
 
 
-def _held_out(sizes: dict[str, int], fraction: float, seed: int) -> set[str]:
-    """The titles to hold out, given each title's number of characters."""
-    numbers = {title: _uniform(seed, title) for title in sizes}
-    largest = sum(sizes.values()) / 2 if fraction < 0.5 else sum(sizes.values())
-    held_out, size = set(), 0
-    for title in sorted(sizes, key=numbers.__getitem__):
-        enough = held_out and numbers[title] >= fraction
-        if enough or len(held_out) == len(sizes) - 1:
-            break
-        if size + sizes[title] <= largest:
-            held_out.add(title)
-            size += sizes[title]
-    return held_out
-
-
-def _uniform(seed: int, text: str) -> float:
-    """A number in [0, 1), the same on every machine."""
-    hashed = hashlib.sha256(f"{seed}\n{text}".encode()).digest()
-    return int.from_bytes(hashed[:8], "big") / 2**64
-
-
 def _text_files(folder: Path) -> list[Path]:
     """The text files below a folder, without hidden ones, sorted by their paths."""
-    names = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
-    shown = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-    return [folder / name for name in sorted(shown, key=Path.as_posix) if (folder / name).is_file()]
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    shown = sorted(name for name in paths if name.lower().endswith(SUFFIXES) and "/." not in f"/{name}")
+    return [paths[name] for name in shown]

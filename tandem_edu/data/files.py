@@ -1,11 +1,10 @@
 """Read text and JSON files, and download files."""
 
-import hashlib
-import io
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pooch
@@ -13,8 +12,10 @@ import pooch
 from tandem_edu.errors import BadInput, require
 from tandem_edu.files import written_whole
 
+FilePath = str | os.PathLike[str]
 
-def read_utf8(path: str | os.PathLike[str], what: str = "text file") -> str:
+
+def read_utf8(path: FilePath, what: str = "text file") -> str:
     r"""The text of a UTF-8 file, with `\n` at line ends and without a byte order mark.
 
     Raises `BadInput` if the file does not exist, cannot be read, or is not UTF-8.
@@ -45,29 +46,19 @@ def write_json(path: Path, fields: dict[str, Any]) -> None:
         part.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def fetched(url: str, sha256: str, name: str, cache_dir: str | os.PathLike[str] | None) -> bytes:
-    """The bytes behind `url`, kept as `name` in `cache_dir`, or in the user's cache folder if there is one.
+def fetched(url: str, sha256: str, name: str, cache_dir: FilePath | None) -> str:
+    """The text behind `url`, kept as `name` in `cache_dir`, or in the user's cache folder if there is one.
 
     Raises `BadInput` without a network, or if the SHA-256 of the download is not `sha256` (hex).
     """
-    checksum = lambda data: hashlib.sha256(data).hexdigest()
-    path = Path(os.devnull, name)  # for a user without a home, as in some containers: nothing is kept
-    with suppress(RuntimeError):
-        path = Path(cache_dir or pooch.os_cache("tandem_edu"), name)
-    with suppress(OSError):
-        if checksum(kept := path.read_bytes()) == sha256:
-            return kept
-    body = io.BytesIO()
-    try:
-        pooch.HTTPDownloader(progressbar=True)(url, body, None)
-    except OSError as error:
-        fix = '"pydocs" and "pysource" need no network; or pass the path of your own text'
-        # The chain of causes holds four exceptions of the network libraries that add nothing.
-        raise BadInput(f"a download from {url}", f"{type(error).__name__}: {error}", fix) from None
-    data = body.getvalue()
-    got = f"{checksum(data)} ({len(data):,} bytes from {url})"
-    fix = "nothing was kept, so try again; if it persists, the network alters the file"
-    require(checksum(data) == sha256, f"a download with SHA-256 {sha256}", got, fix)
-    with suppress(BadInput), written_whole(path) as part:
-        part.write_bytes(data)
-    return data
+    with TemporaryDirectory() as folder:
+        with suppress(OSError, RuntimeError):  # a user without a home, as in some containers: nothing is kept
+            cache = Path(cache_dir or pooch.os_cache("tandem_edu"))
+            cache.mkdir(parents=True, exist_ok=True)
+            folder = cache
+        try:
+            return read_utf8(pooch.retrieve(url, f"sha256:{sha256}", name, folder, progressbar=True))
+        except (OSError, ValueError) as error:
+            fix = 'try again; "pydocs" and "pysource" need no network; or pass the path of your own text'
+            # The chain of causes holds four exceptions of the network libraries that add nothing.
+            raise BadInput(f"a download from {url}", f"{type(error).__name__}: {error}", fix) from None

@@ -1,9 +1,5 @@
 """The corpora that come with every Python: its documentation and its own source code.
 
-`pydocs`    English: the help topics of `pydoc_data` and the docstrings of the standard library.
-`pysource`  Python: the source files of the standard library.
-`stdlib`    both, each text once: the help topics, and the source files with their docstrings.
-
 Nothing is imported or run. Tests, bundled packages and generated files are left out. So are the tables of
 `encodings`: they are near-copies of each other, and those in the training text would give away the others.
 """
@@ -29,17 +25,22 @@ SKIPPED_FILES = ("_sysconfigdata", "sitecustomize", "usercustomize")
 def pysource() -> dict[str, str]:
     """Each source file of the standard library by its path in the library, sorted; about 9 MB.
 
-    Raises `BadInput` where Python was installed without its source files.
+    A file is read in the encoding it declares. Raises `BadInput` where Python was installed without them.
     """
-    folder = Path(sysconfig.get_path("stdlib"))
-    documents = {name: text for name, text in sorted(_sources(folder)) if text.strip()}
+    library, documents = Path(sysconfig.get_path("stdlib")), {}
+    for parent, folders, names in os.walk(library):
+        folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]
+        for path in (Path(parent, n) for n in names if n.endswith(".py") and not n.startswith(SKIPPED_FILES)):
+            with suppress(OSError, SyntaxError, UnicodeDecodeError), tokenize.open(path) as file:
+                documents[path.relative_to(library).as_posix()] = file.read().strip("\n")
+    documents = {name: text for name, text in sorted(documents.items()) if text.strip()}
     fix = "install a full Python, or pass the path of your own text"
-    require(bool(documents), f"the standard library's source in {folder}", "no .py file", fix)
+    require(bool(documents), f"the standard library's source in {library}", "no .py file", fix)
     return documents
 
 
 def pydocs() -> Iterator[str]:
-    """One document for each help topic and for each module's docstrings, each docstring once; about 2 MB."""
+    """English: a document for each help topic and for each module's docstrings, each once; about 2 MB."""
     yield from _topics().values()
     seen = {""}  # a docstring that was seen before is that of an override
     for source in pysource().values():
@@ -50,16 +51,12 @@ def pydocs() -> Iterator[str]:
 
 
 def stdlib() -> dict[str, str]:
-    """Each help topic by its name and each source file by its path; about 9 MB."""
+    """Both: each help topic by its name and each source file by its path; about 9 MB."""
     return {**_topics(), **pysource()}
 
 
 def docstrings(source: str) -> list[str]:
-    '''The docstrings of a module's source in reading order, dedented and stripped.
-
-    >>> docstrings('"""Module."""\\ndef f():\\n  """Function."""')
-    ['Module.', 'Function.']
-    '''
+    """The docstrings of a module's source in reading order, dedented and stripped; none of broken source."""
     with suppress(SyntaxError, ValueError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # such as invalid escapes in the source
         return list(_docstrings_below(ast.parse(source)))
@@ -71,8 +68,7 @@ def _docstrings_below(node: ast.AST) -> Iterator[str]:
     if documented and (docstring := ast.get_docstring(node)):
         yield docstring.strip()
     for field in ("body", "orelse", "handlers", "finalbody"):
-        children = getattr(node, field, ())
-        for child in children if isinstance(children, list) else ():
+        for child in getattr(node, field, ()):
             yield from _docstrings_below(child)
 
 
@@ -87,12 +83,3 @@ def _topics() -> dict[str, str]:
         if not any(below_its_title in longer for longer in kept.values()):
             kept[name] = text
     return dict(sorted(kept.items(), key=lambda item: item[1]))
-
-
-def _sources(folder: Path) -> Iterator[tuple[str, str]]:
-    """Path and text of each source file that can be read, in the encoding it declares."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]
-        for path in (Path(parent, n) for n in names if n.endswith(".py") and not n.startswith(SKIPPED_FILES)):
-            with suppress(OSError, SyntaxError, UnicodeDecodeError), tokenize.open(path) as file:
-                yield path.relative_to(folder).as_posix(), file.read().strip("\n")

@@ -9,7 +9,6 @@ token, until the vocabulary is full (Sennrich et al. 2016, arXiv:1508.07909; on 
 """
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tandem_edu.data.corpus import documents_of
-from tandem_edu.data.files import read_utf8
+from tandem_edu.data.files import FilePath, read_utf8
 from tandem_edu.errors import BadInput, at_least, require
 from tandem_edu.files import written_whole
 
@@ -34,10 +33,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
     r"""Train a byte-level BPE tokenizer of exactly `vocab_size` tokens on a corpus or on texts.
 
     Decoding undoes encoding for any text. The characters `<|endoftext|>` in a text are ordinary
-    characters. The same texts give the same tokenizer.
-
-    Raises `BadInput` if `vocab_size` is below 257, or if the text has too few repeated pairs to
-    fill the vocabulary.
+    characters. Raises `BadInput` if `vocab_size` is below 257, or if the text has too few repeated pairs
+    to fill the vocabulary.
 
     >>> tokenizer = train_tokenizer(["the cat, the hat, the bat"] * 2, vocab_size=262)
     >>> token_strings(tokenizer, tokenizer.encode("the\r\nhats").ids)
@@ -65,18 +62,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
     return _without_special_tokens(tokenizer)
 
 
-def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
+def save_tokenizer(tokenizer: Tokenizer, path: FilePath) -> None:
     """Write the tokenizer as JSON. Raises `BadInput` if it cannot be written."""
     with written_whole(path) as part:
         part.write_text(tokenizer.to_str(pretty=True), "utf-8")
 
 
-def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-    """Read a tokenizer that `save_tokenizer` wrote.
-
-    Raises `BadInput` if there is none, if the file is cut short, or if the tokenizer is not
-    byte-level with id 0 for `<|endoftext|>`.
-    """
+def load_tokenizer(path: FilePath) -> Tokenizer:
+    """Read a tokenizer that `save_tokenizer` wrote. Raises `BadInput` for any other file, and for none."""
     expected = f"a tokenizer written by save_tokenizer at {Path(path)}"
     text = read_utf8(path, "tokenizer file")
     try:
@@ -113,17 +106,14 @@ def token_strings(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> list
     >>> token_strings(tokenizer, [*tokenizer.encode("é!").ids, 300])
     ['\\xc3', '\\xa9', '!', '[300]']
     """
-    return [_text(_name(tokenizer, token) or f"[{token}]") for token in np.asarray(ids).tolist()]
+    names = (_name(tokenizer, token) or f"[{token}]" for token in np.asarray(ids).tolist())
+    decoded = lambda name: bytes(_BYTE_OF[sign] for sign in name).decode("utf-8", "backslashreplace")
+    # A tokenizer that is not byte-level uses other signs.
+    return [decoded(name) if _BYTE_OF.keys() >= set(name) else name for name in names]
 
 
 def _name(tokenizer: Tokenizer, token: int) -> str | None:
     return tokenizer.id_to_token(token) if 0 <= token < 2**32 else None
-
-
-def _text(name: str) -> str:
-    if not _BYTE_OF.keys() >= set(name):
-        return name  # the tokenizer is not byte-level
-    return bytes(_BYTE_OF[sign] for sign in name).decode("utf-8", "backslashreplace")
 
 
 def _without_special_tokens(tokenizer: Tokenizer) -> Tokenizer:

@@ -9,11 +9,11 @@ from tandem_edu.decode.request import Output, Request, Text, finish, make_reques
 from tandem_edu.decode.sampling import EMIT, Sampling
 from tandem_edu.decode.trace import Trace
 from tandem_edu.errors import require
-from tandem_edu.model import Transformer
+from tandem_edu.model import LanguageModel
 
 
 def generate(
-    model: Transformer,
+    model: LanguageModel,
     prompt,
     max_new_tokens: int,
     sampling: Sampling | None = None,
@@ -30,27 +30,26 @@ def generate(
     Raises `BadInput` for a prompt or a number of tokens that does not fit.
 
     >>> import jax
-    >>> from tandem_edu.model import TransformerConfig
-    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
-    ...                         d_ff=16, max_len=16)
+    >>> from tandem_edu.model import Transformer, TransformerConfig
+    >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
     >>> generate(Transformer(cfg, key=jax.random.key(0)), [1, 2, 3], max_new_tokens=5).tokens.shape
     (5,)
     """
     got, fix = f"a {type(model).__name__}", "use te.speculate for a drafter, te.block_generate for a tandem"
-    require(isinstance(model, Transformer), "a Transformer", got, fix)
+    require(isinstance(model, LanguageModel), "a Transformer", got, fix)
     request = make_request(model, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
     return finish(request, *_generate(model, request), max_new_tokens)
 
 
 @eqx.filter_jit
-def _generate(model: Transformer, request: Request):
-    texts, size, sampling = request.texts, request.size, request.sampling
+def _generate(model: LanguageModel, request: Request):
+    texts, size, sampling = request.texts, request.texts.buffer.shape[1], request.sampling
 
     def read_prompt(text: Text):
         return model.prefill(text.buffer[: request.prompt_bucket], text.prompt_len - 1, size)[1]
 
     def step(u, end, buffer, n, cache, done):
-        logits, longer = model.extend(buffer[n - 1][None], cache)
+        logits, _, longer = model.extend(buffer[n - 1][None], cache)
         token = sampling.draw(sampling.probabilities(logits[0]), u[n, 0, EMIT])
         buffer = buffer.at[jnp.where(done, size, n)].set(token, mode="drop")
         n = jnp.where(done, n, n + 1)

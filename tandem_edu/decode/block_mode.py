@@ -1,14 +1,22 @@
 """The tandem alone, without verification (paper, section 3): fast, and no longer the primary's text.
 
-The secondary writes a block, the primary reads it in one pass and updates its representations, and so on.
-That pass also predicts the next block's first token, at no extra cost: the *free token*. With it, a block of
-γ tokens is γ - 1 of the secondary's and one of the primary's; without it, γ of the secondary's.
+The secondary writes a block of γ tokens, the primary reads it in one pass and updates its representations,
+and so on. The paper has two ways to do so:
 
-γ = 1 with the free token is the primary alone. γ above `max_new_tokens` is the secondary with the primary as
+- *representation generation only* (its figure 4): a pass of the primary yields γ tokens, all the secondary's;
+- *with token prediction* (figure 2): that pass also predicts the next block's first token, the *free token*.
+  It comes in addition to the γ tokens of the secondary, so a pass yields γ + 1.
+
+In both the block begins with the last token that the primary has not read: the prompt's last one, then the
+last token of the block before, or the free token. The primary reads it with the block, so of every token but
+the newest ones its own keys and values remain.
+
+γ = 0 with the free token is the primary alone. γ above `max_new_tokens` is the secondary with the primary as
 the encoder of the prompt.
 """
 
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from tandem_edu.decode.cycle import Decoder, decode
@@ -17,15 +25,16 @@ from tandem_edu.decode.sampling import EMIT, Sampling
 from tandem_edu.decode.speculative import as_drafter
 from tandem_edu.decode.verify import Verification, acceptance_prob
 from tandem_edu.drafters import Drafter
-from tandem_edu.model import Transformer
+from tandem_edu.errors import at_least
+from tandem_edu.model import LanguageModel, Transformer
 
 
 def block_generate(
     primary: Transformer,
-    tandem: Transformer | Drafter,
+    tandem: LanguageModel | Drafter,
     prompt,
     max_new_tokens: int,
-    block_len: int | Int[Array, ""] = 4,
+    block_len: int | Int[Array, ""] = 3,
     free_token: bool = True,
     sampling: Sampling | None = None,
     key: PRNGKeyArray | None = None,
@@ -36,36 +45,34 @@ def block_generate(
 ) -> Output:
     """Continue `prompt` in blocks of `block_len` (γ) tokens without verification.
 
-    The arguments are those of `speculate`. In the trace a drafted token is the secondary's and counts as
-    accepted; what a cycle emits beyond those is the free token. The primary reads each complete block, γ_max
-    tokens a pass. The prompt's last token is the first of the first block, so the text begins with γ - 1
-    tokens of the secondary's before a free token. A shorter text is the beginning of a longer one.
+    With `free_token` a pass of the primary yields γ + 1 tokens, else γ. Table 3 of the paper has γ = 3, with.
+    The arguments are those of `speculate`. In the trace, drafted tokens are the secondary's and count as
+    accepted; what a cycle emits beyond those is the free token. A shorter text is the beginning of a longer.
 
-    Raises `BadInput` for `block_len` below 1 or above `max_draft_len`, and whatever `generate` raises.
+    Raises `BadInput` for `block_len` below 1 (without the free token; below 0 with it) or above
+    `max_draft_len`, and whatever `generate` raises.
 
     >>> import jax
     >>> from tandem_edu.drafters import Tandem
     >>> from tandem_edu.model import TransformerConfig
-    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
-    ...                         d_ff=16, max_len=32)
+    >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=32)
     >>> primary = Transformer(cfg, key=jax.random.key(0))
     >>> tandem = Tandem(Transformer(cfg, key=jax.random.key(1)), cfg, key=jax.random.key(2))
-    >>> out = block_generate(primary, tandem, [1, 2, 3], max_new_tokens=9, block_len=3)
-    >>> out.trace.summary()["cycles"]
-    3
+    >>> out = block_generate(primary, tandem, [1, 2, 3], max_new_tokens=12, block_len=3)
+    >>> out.trace.summary()["cycles"], out.trace.summary()["block_efficiency"]
+    (3, 4.0)
     """
     request = make_request(primary, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
-    free = int(free_token)
-    # The last block may be the secondary's alone, up to `max_new_tokens` drafts.
-    longest = resolve_max_draft_len(block_len, max_draft_len, max_new_tokens + free)
+    if not isinstance(block_len, Tracer):
+        block_len = at_least(0 if free_token else 1, block_len, "block_len (γ)", "the paper has block_len=3")
     decoder = Decoder(
         primary=primary,
         drafter=as_drafter(tandem, primary),
         router=None,
         sampling=request.sampling,
         stop_token=request.stop_token,
-        block_len=jnp.asarray(block_len, jnp.int32) - free,
-        max_draft_len=max(1, longest - free),
+        block_len=jnp.asarray(block_len, jnp.int32),
+        max_draft_len=resolve_max_draft_len(jnp.maximum(block_len, 1), max_draft_len, max_new_tokens),
         verify=accept_all,
         bonus_token=free_token,
         reserve_bonus=False,

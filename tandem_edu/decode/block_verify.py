@@ -18,9 +18,7 @@ otherwise h_i adds (1 - p_i + S_i) · h_i = S_i. So after x_1 .. x_i token v com
 min(q(v), p_i · p(v)) as a draft and S_i · r_i(v) / S_i from the primary: together p_i · p(v).
 
 Why it accepts at least as many: token by token, i drafts are accepted with probability
-Π_j min(1, p(x_j) / q(x_j)). p_i caps only the product so far at 1, never a factor that compensates for an
-earlier one, and so is at least as large. It is also the maximum: x_1 .. x_i cannot be accepted more often
-than always, nor more often than p_{i-1} · p(x_i) / q(x_i).
+Π_j min(1, p(x_j) / q(x_j)). p_i caps only the product so far, not each factor, and so is at least as large.
 
 Axis names: as in `verify`; row i of an array with `width` rows is about accepting i drafts.
 """
@@ -34,14 +32,7 @@ from tandem_edu.decode.verify import Verification, acceptance_prob
 from tandem_edu.model.masks import positions
 
 
-def verify_block(
-    drafts: Int[Array, " block"],
-    drafted: Int[Array, ""],
-    q: Float[Array, "block vocab"],
-    p: Float[Array, "width vocab"],
-    sampling: Sampling,
-    u: Float[Array, "width role two"],
-) -> Verification:
+def verify_block(drafts, drafted, q, p, sampling: Sampling, u) -> Verification:
     """Joint verification of the first `drafted` drafts, with the arguments and the result of `verify`.
 
     A router may stop drafting after any draft, but may not remove that draft from the block: this would
@@ -73,12 +64,7 @@ def verify_block(
 def shares(
     drafts: Int[Array, " block"], q: Float[Array, "block vocab"], p: Float[Array, "width vocab"]
 ) -> Float[Array, " width"]:
-    """p_0 .. p_γ: the share of each run of drafts that may be accepted.
-
-    >>> q, p = jnp.array([[0.5, 0.5]] * 2), jnp.array([[0.25, 0.75]] * 3)
-    >>> shares(jnp.array([0, 1]), q, p).tolist()
-    [1.0, 0.5, 0.75]
-    """
+    """p_0 .. p_γ: the share of each run of drafts that may be accepted."""
 
     def next_share(share, pair):
         primary, drafter = share * pair[0], pair[1]

@@ -6,8 +6,8 @@ With `n` tokens of text, of which the primary has read all but the last (the *pe
 2. the primary reads [pending, d_1 .. d_γ] in one pass, which gives its distributions at γ + 1 positions.
    Where it adds no token of its own, it does not read d_γ, the pending token of the next cycle;
 3. verification accepts m drafts, and the primary adds one token: the text grows by m + 1;
-4. both sides commit: the primary's cache gets the length of the new text but for its last token, and the
-   drafter takes over what the primary has read.
+4. both commit: the primary's cache gets the length of the new text but for its last token, and the drafter
+   takes over what the primary has read.
 
 γ is a traced value below a static γ_max, so a sweep over γ compiles once. The primary always reads γ_max + 1
 tokens, and what lies beyond γ + 1 does not count. In a batch, each text has its own position; one that is
@@ -30,7 +30,7 @@ from tandem_edu.decode.request import Request, Text, over_batch
 from tandem_edu.decode.routers import Router
 from tandem_edu.decode.sampling import DRAFT, Sampling
 from tandem_edu.decode.trace import Trace
-from tandem_edu.drafters import Drafter, PrimaryOutput
+from tandem_edu.drafters import Draft, Drafter, PrimaryOutput
 from tandem_edu.errors import require
 from tandem_edu.model import Cache, Transformer
 from tandem_edu.model.masks import positions
@@ -98,15 +98,16 @@ class Cycle(NamedTuple):
     accepted: int
     features: np.ndarray
     """float[drafted, n_features]: what the router knew of each draft; empty without a router."""
+    acceptance_prob: np.ndarray
+    """float[drafted]: Σ_v min(p, q) at each draft."""
 
 
 @eqx.filter_jit
 def decode(decoder: Decoder, request: Request):
     """Cycles until every text is done: the buffers, the lengths of the texts, the trace."""
     limits, state = _begin(decoder, request)
-    state = lax.while_loop(
-        lambda state: ~jnp.all(state.done), lambda state: _cycle(decoder, limits, state)[0], state
-    )
+    next_cycle = lambda state: _cycle(decoder, limits, state)[0]
+    state = lax.while_loop(lambda state: ~jnp.all(state.done), next_cycle, state)
     return state.buffer, state.n, state.trace
 
 
@@ -124,14 +125,16 @@ def cycles(decoder: Decoder, request: Request) -> Iterator[list[Cycle | None]]:
 def _record(state: DecodeState, block: Block, i: int, entry: int) -> Cycle:
     drafted, end = int(block.drafted[i]), int(state.n[i])
     tokens = np.asarray(state.buffer[i])[end - int(state.trace.emitted[i, entry]) : end]
-    ids, features = (np.asarray(x[i])[:drafted] for x in (block.ids, block.features))
-    return Cycle(tokens, ids, int(state.trace.accepted[i, entry]), features)
+    parts = block.ids[i], block.features[i], state.trace.acceptance_prob[i, entry]
+    ids, features, prob = (np.asarray(x)[:drafted] for x in parts)
+    return Cycle(tokens, ids, int(state.trace.accepted[i, entry]), features, prob)
 
 
 def _begin(decoder: Decoder, request: Request) -> tuple[Limits, DecodeState]:
     """The state after the prompts."""
     texts, width = request.texts, decoder.max_draft_len + 1
-    capacity = request.size + width
+    size = texts.buffer.shape[1]
+    capacity = size + width
 
     def read_prompt(text: Text):
         prompt = text.buffer[: request.prompt_bucket]
@@ -140,7 +143,7 @@ def _begin(decoder: Decoder, request: Request) -> tuple[Limits, DecodeState]:
         return cache, decoder.drafter.start(output, decoder.max_draft_len, jnp.maximum(decoder.block_len, 1))
 
     cache, drafter = request.begin(read_prompt)
-    trace = over_batch(lambda _: Trace.empty(request.size, decoder.max_draft_len))(texts.end)
+    trace = over_batch(lambda _: Trace.empty(size, decoder.max_draft_len))(texts.end)
     uniforms = over_batch(lambda key: decoder.sampling.uniforms(key, capacity, width))(texts.key)
     buffer = jnp.pad(texts.buffer, ((0, 0), (0, width)))
     done = jnp.zeros(texts.end.shape, bool)
@@ -169,7 +172,8 @@ def _empty_block(decoder: Decoder, limits: Limits, state: DecodeState) -> Block:
     left = limits.end - state.n - int(decoder.reserve_bonus)
     n_features = 0
     if decoder.router is not None:
-        features = eqx.filter_eval_shape(_features_of_first_draft, decoder, state)
+        step = lambda: decoder.drafter.step(jnp.int32(0), state.drafter, decoder.primary, state.cache)
+        features = eqx.filter_eval_shape(lambda: _features(decoder, step(), jnp.int32(0)))
         n_features = features.shape[0]
     return Block(
         drafted=jnp.int32(0),
@@ -180,11 +184,6 @@ def _empty_block(decoder: Decoder, limits: Limits, state: DecodeState) -> Block:
         confidence=jnp.ones(size, dtype),
         drafter=state.drafter,
     )
-
-
-def _features_of_first_draft(decoder: Decoder, state: DecodeState) -> Float[Array, " n_features"]:
-    draft = decoder.drafter.step(jnp.int32(0), state.drafter, decoder.primary, state.cache)
-    return decoder.router.features(draft.logits, jnp.int32(0), draft.hidden)  # pyright: ignore
 
 
 def _draft(decoder: Decoder, limits: Limits, state: DecodeState, block: Block) -> Block:
@@ -198,7 +197,7 @@ def _draft(decoder: Decoder, limits: Limits, state: DecodeState, block: Block) -
     token = decoder.sampling.draw(q, limits.uniforms[state.n, i, DRAFT])
     features, confidence, goes_on = block.features[0], jnp.float32(1), draft.has_draft
     if decoder.router is not None:
-        features = decoder.router.features(draft.logits, token, draft.hidden)
+        features = _features(decoder, draft, token)
         confidence = decoder.router.confidence(features)
         goes_on = goes_on & (confidence >= decoder.router.threshold)
     is_drafted = (i < block.limit) & draft.has_draft
@@ -215,10 +214,15 @@ def _draft(decoder: Decoder, limits: Limits, state: DecodeState, block: Block) -
     )
 
 
+def _features(decoder: Decoder, draft: Draft, token: Int[Array, ""]) -> Float[Array, " n_features"]:
+    embed = lambda ids: decoder.drafter.embed(ids, decoder.primary)
+    return decoder.router.features(draft, token, embed)  # pyright: ignore
+
+
 def _verify_and_commit(decoder: Decoder, limits: Limits, state: DecodeState, block: Block) -> DecodeState:
     tokens = jnp.concatenate([state.buffer[state.n - 1][None], block.ids])
     tokens = tokens if decoder.bonus_token else tokens[:-1]
-    logits, hidden, cache = decoder.primary.extend(tokens, state.cache, return_hidden=True)
+    logits, hidden, cache = decoder.primary.extend(tokens, state.cache)
     p = decoder.sampling.probabilities(logits)
     u = limits.uniforms[state.n]
     result = decoder.verify(block.ids, block.drafted, block.q, p, decoder.sampling, u)
@@ -238,13 +242,7 @@ def _verify_and_commit(decoder: Decoder, limits: Limits, state: DecodeState, blo
         cache=cache,
         drafter=decoder.drafter.commit(block.drafter, PrimaryOutput(tokens, hidden, cache, state.n - 1)),
         trace=state.trace.record(
-            state.done,
-            block.drafted,
-            accepted,
-            emitted,
-            block.ids,
-            result.acceptance_prob,
-            block.confidence,
+            state.done, block.drafted, accepted, emitted, block.ids, result.acceptance_prob, block.confidence
         ),
         done=state.done | stops | (n >= limits.end),
     )

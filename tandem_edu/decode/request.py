@@ -1,8 +1,7 @@
 """A decoding request, checked and padded: what all decoders share.
 
 A request is always a batch, with a leading axis `batch`; a single prompt is a batch of one, squeezed once, in
-`finish`. Prompt and new tokens of a text share one buffer whose size is a power of two, so that requests of
-similar size share one compiled program.
+`finish`. A text has one buffer, of a size rounded up: requests of similar size share one compiled program.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +19,9 @@ from jaxtyping import Array, Int, PRNGKeyArray, Shaped
 from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.trace import Trace
 from tandem_edu.errors import BadInput, at_least, require
-from tandem_edu.model import Transformer, TransformerConfig
+from tandem_edu.model import LanguageModel, TransformerConfig
 from tandem_edu.model.masks import positions
+from tandem_edu.model.weights import check_float32
 
 
 class Output(eqx.Module):
@@ -57,11 +57,6 @@ class Request(eqx.Module):
     single: bool = eqx.field(static=True)
     """Whether the caller passed one prompt, not a batch."""
 
-    @property
-    def size(self) -> int:
-        """Tokens that each buffer holds."""
-        return self.texts.buffer.shape[1]
-
     def begin(self, start: Callable[[Text], Any]) -> Any:
         """`start` for every text; if all have one prompt, for the first text, with its result repeated."""
         count = self.texts.buffer.shape[0]
@@ -83,35 +78,20 @@ def over_batch(function: Callable) -> Callable:
     return batched
 
 
-def bucket(n: int, smallest: int = 32) -> int:
-    """The next power of two, at least `smallest`.
+def bucket(n: int) -> int:
+    """The smallest of 32, 48, 64, 96, 128, ... that is at least `n`.
 
-    >>> bucket(5), bucket(33), bucket(64)
-    (32, 64, 64)
+    >>> [bucket(n) for n in (5, 33, 48, 49, 65)]
+    [32, 48, 48, 64, 96]
     """
-    return max(smallest, 1 << (n - 1).bit_length())
-
-
-def prompt_bucket(n: int) -> int:
-    """`bucket`, or three quarters of it where that suffices, because padding is read for nothing.
-
-    >>> prompt_bucket(5), prompt_bucket(48), prompt_bucket(49)
-    (32, 48, 64)
-    """
-    size = bucket(n)
-    return size * 3 // 4 if 32 < n <= size * 3 // 4 else size
+    power = max(32, 1 << (n - 1).bit_length())
+    return power * 3 // 4 if 32 < n <= power * 3 // 4 else power
 
 
 def make_request(
-    primary: Transformer,
-    prompt,
-    max_new_tokens: int,
-    sampling: Sampling | None,
-    key: PRNGKeyArray | None,
-    stop_token: int | None,
-    num_samples: int | None = None,
+    primary: LanguageModel, prompt, max_new_tokens: int, sampling, key, stop_token, num_samples
 ) -> Request:
-    """Check and pad a user's arguments. Raises `BadInput`, which names the row of a batch."""
+    """Check and pad the arguments of `speculate`. Raises `BadInput`, which names the row of a batch."""
     check_float32(primary)
     config = primary.config
     max_new_tokens = at_least(1, max_new_tokens, "max_new_tokens", "ask for at least one token")
@@ -119,41 +99,36 @@ def make_request(
     fix = "leave it out to decode to the end"
     require(known, f"a stop_token in 0..{config.vocab_size - 1}", stop_token, fix)
     sampling = Sampling() if sampling is None else sampling
-    is_sampling = isinstance(sampling, Sampling)
     fix = "pass te.Sampling(temperature=1.0), for example"
-    require(is_sampling, "a te.Sampling", repr(sampling), fix)
+    require(isinstance(sampling, Sampling), "a te.Sampling", repr(sampling), fix)
     if num_samples is not None:
         at_least(1, num_samples, "num_samples", "leave it out for one")
     if key is not None or not sampling.greedy:
         check_key(key)
     batch = _is_batch(prompt)
-    prompts = _checked_prompts(config, prompt if batch else [prompt], max_new_tokens, batch)
-    size = bucket(max(len(p) for p in prompts) + max_new_tokens)
+    given, where = (prompt, "row {} of the batch: ") if batch else ([prompt], "")
+    require(len(given) > 0, "a batch of at least one prompt", "an empty one", "leave this call out")
+    prompts = [check_prompt(config, p, max_new_tokens, where.format(row)) for row, p in enumerate(given)]
+    longest = max(len(p) for p in prompts)
+    size = bucket(longest + max_new_tokens)
     repeated = [p for p in prompts for _ in range(num_samples or 1)]
     single = not batch and num_samples is None
-    root = _threefry(jax.random.key(0) if key is None else key)
+    # For JAX's default generator: what others draw (`rbg`, common on TPUs) depends on the rest of the batch.
+    root = jax.random.key_data(jax.random.key(0) if key is None else key)[:2]
+    root = jax.random.wrap_key_data(root, impl="threefry2x32")
     keys = root[None] if single else jax.vmap(partial(jax.random.fold_in, root))(positions(len(repeated)))
     prompt_len = jnp.array([len(p) for p in repeated], jnp.int32)
     return Request(
         texts=Text(_padded(repeated, size), prompt_len, prompt_len + jnp.int32(max_new_tokens), keys),
         stop_token=jnp.int32(-1 if stop_token is None else stop_token),
         sampling=sampling,
-        prompt_bucket=min(size, prompt_bucket(max(len(p) for p in prompts))),
+        prompt_bucket=min(size, bucket(longest)),
         one_prompt=len(prompts) == 1,
         single=single,
     )
 
 
-def check_float32(model: eqx.Module) -> None:
-    """Raise `BadInput` for weights of another dtype than the caches'."""
-    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))}
-    fix = "cast them: jax.tree.map(lambda x: x.astype(jnp.float32), model)"
-    require(dtypes <= {"float32"}, "weights in float32 to decode with", ", ".join(sorted(dtypes)), fix)
-
-
-def resolve_max_draft_len(
-    block_len: int | Int[Array, ""], max_draft_len: int | None, max_new_tokens: int
-) -> int:
+def resolve_max_draft_len(block_len, max_draft_len: int | None, max_new_tokens: int) -> int:
     """γ_max: as given, or else γ rounded up to a multiple of 8, and no longer than the text to come.
 
     Raises `BadInput` for γ below 1 or above γ_max. A traced γ is not checked, and needs a γ_max.
@@ -171,48 +146,24 @@ def resolve_max_draft_len(
 
 def check_key(key) -> None:
     """Raise `BadInput` unless this is one PRNG key, old style or new."""
-    require(key is not None, "a key for sampling", None, "pass key=jax.random.key(0)")
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    is_one = isinstance(key, jax.Array) and key.ndim == (0 if typed else 1)
-    got = f"an array of shape {key.shape}" if isinstance(key, jax.Array) else repr(key)
+    is_array = isinstance(key, jax.Array)
+    ndim = 0 if is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1
+    got = f"an array of shape {key.shape}" if is_array else repr(key)
     expected = "one key for sampling, from which each text of a batch gets its own"
-    require(is_one, expected, got, "pass key=jax.random.key(0)")
-
-
-def _threefry(key: PRNGKeyArray) -> PRNGKeyArray:
-    """`key` for JAX's default generator.
-
-    Under `jax.vmap` the others (`rbg`, common on TPUs) draw numbers that depend on the rest of the batch.
-    """
-    data = jax.random.key_data(key)
-    return jax.random.wrap_key_data(data[..., :2], impl="threefry2x32")
+    require(is_array and key.ndim == ndim, expected, got, "pass key=jax.random.key(0)")
 
 
 def _is_batch(prompt) -> bool:
     """Whether this is several prompts: a list of sequences, or an array with two axes."""
-    if isinstance(prompt, jax.Array | np.ndarray):
-        return prompt.ndim == 2
-    if not isinstance(prompt, Sequence) or isinstance(prompt, str):
-        return False
+    if not isinstance(prompt, list | tuple):
+        return getattr(prompt, "ndim", 0) == 2
     return len(prompt) > 0 and all(isinstance(p, Sequence) or getattr(p, "ndim", 0) == 1 for p in prompt)
-
-
-def _checked_prompts(config: TransformerConfig, prompts, max_new_tokens: int, batch: bool) -> list:
-    # An empty list may mean an empty prompt or an empty batch.
-    empty = len(prompts) == 0 or (isinstance(prompts[0], Sequence) and len(prompts[0]) == 0 and not batch)
-    expected = "a prompt of one or more token ids, or a batch of at least one prompt"
-    require(not empty, expected, "an empty one", "encode some text first, or leave this call out")
-    return [
-        check_prompt(config, prompt, max_new_tokens, f"row {row} of the batch: " if batch else "")
-        for row, prompt in enumerate(prompts)
-    ]
 
 
 def _padded(prompts: Sequence, size: int) -> Int[Array, "batch size"]:
     """The prompts in buffers. Traced ones are padded by JAX, which compiles this for each length."""
-    if any(isinstance(prompt, Tracer) for prompt in prompts):
-        return jnp.stack([jnp.pad(prompt, (0, size - len(prompt))) for prompt in prompts])
-    return jnp.asarray(np.stack([np.pad(prompt, (0, size - len(prompt))) for prompt in prompts]))
+    numpy = jnp if any(isinstance(prompt, Tracer) for prompt in prompts) else np
+    return jnp.asarray(numpy.stack([numpy.pad(prompt, (0, size - len(prompt))) for prompt in prompts]))
 
 
 def check_prompt(
@@ -230,22 +181,15 @@ def check_prompt(
     got = f"shape {tuple(prompt.shape)} of {prompt.dtype}"
     require(is_ids, f"{where}a prompt of one or more token ids, int32[prompt]", got, "encode the text first")
     length, context = prompt.shape[0], config.max_len
-    require(
-        length < context,
-        f"{where}a prompt shorter than the context of {context} tokens",
-        f"{length} tokens",
-        f"keep its last {context - 1} tokens at most",
-    )
-    require(
-        length + max_new_tokens <= context,
-        f"{where}prompt and new tokens within the context of {context}",
-        f"{length} + {max_new_tokens} = {length + max_new_tokens}",
-        f"pass max_new_tokens={context - length} at most or shorten the prompt",
-    )
-    if not traced and (int(prompt.min()) < 0 or int(prompt.max()) >= config.vocab_size):
-        got = int(prompt.min()) if int(prompt.min()) < 0 else int(prompt.max())
-        fix = "encode the prompt with the model's own tokenizer"
-        raise BadInput(f"{where}token ids in 0..{config.vocab_size - 1}", got, fix)
+    expected = f"{where}prompt and new tokens within the context of {context}"
+    got = f"{length} + {max_new_tokens} = {length + max_new_tokens}"
+    fix = f"pass max_new_tokens={context - length} at most, or " if length < context else ""
+    fix = f"{fix}keep the last {max(1, context - max_new_tokens)} tokens of the prompt"
+    require(length + max_new_tokens <= context, expected, got, fix)
+    if not traced:
+        wrong = prompt[(prompt < 0) | (prompt >= config.vocab_size)].tolist()
+        expected = f"{where}token ids in 0..{config.vocab_size - 1}"
+        require(not wrong, expected, str(wrong[:1])[1:-1], "encode the prompt with the model's own tokenizer")
     return prompt.astype(np.int32)
 
 

@@ -8,15 +8,15 @@ whether to go on keeps it exact.
 
 `LearnedRouter`    a two-layer MLP on what the drafter knows, see `tandem_edu.train.router`
 `ConfidenceRule`   untrained: the drafter's own probability of the token it drafted
-`EntropyRule`      untrained: the entropy of the drafter's distribution
 
-All use the drafter's distribution at temperature 1, before top-k and top-p. τ is a traced value: another one
+Both use the drafter's distribution at temperature 1, before top-k and top-p. τ is a traced value: another one
 compiles nothing.
 """
 
 import abc
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -26,9 +26,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from tandem_edu.drafters import Drafter, PrimaryReader
+from tandem_edu.drafters import Draft, Drafter, PrimaryReader
 from tandem_edu.errors import BadInput, require
 from tandem_edu.model.layers import init_weight
+
+Embed = Callable[[Int[Array, " k"]], Float[Array, "k d_embed"]]
+INPUTS, TARGETS = ("embeddings", "hidden"), ("tv", "accepted")
 
 
 class Router(eqx.Module):
@@ -37,10 +40,8 @@ class Router(eqx.Module):
     threshold: eqx.AbstractVar[Float[Array, ""]]
 
     @abc.abstractmethod
-    def features(
-        self, logits: Float[Array, " vocab"], token: Int[Array, ""], hidden: Float[Array, " d_hidden"]
-    ) -> Float[Array, " n_features"]:
-        """What is known of the draft `token`."""
+    def features(self, draft: Draft, token: Int[Array, ""], embed: Embed) -> Float[Array, " n_features"]:
+        """What is known of the draft `token`. `embed` gives the drafter's embeddings of token ids."""
 
     @abc.abstractmethod
     def confidence(self, features: Float[Array, "*batch n_features"]) -> Float[Array, "*batch"]:
@@ -58,43 +59,20 @@ class ConfidenceRule(Router):
     def __init__(self, threshold: float):
         self.threshold = _probability("threshold", threshold)
 
-    def features(self, logits, token, hidden):
-        return jax.nn.softmax(logits)[token][None]
+    def features(self, draft, token, embed):
+        return jax.nn.softmax(draft.logits)[token][None]
 
     def confidence(self, features):
         return features[..., 0]
 
 
-class EntropyRule(Router):
-    """Go on while the entropy H = -Σ q log q is at most `max_entropy` nats; the confidence is e^-H.
-
-    Raises `BadInput` for a negative `max_entropy`.
-
-    >>> rule, logits = EntropyRule(max_entropy=1.0), jnp.zeros(8)
-    >>> round(float(rule.confidence(rule.features(logits, jnp.int32(0), jnp.zeros(0)))), 3)  # 1 / 8
-    0.125
-    """
-
-    threshold: Float[Array, ""]
-
-    def __init__(self, max_entropy: float):
-        require(max_entropy >= 0, "a max_entropy of at least 0 nats", max_entropy, "try 1.0")
-        self.threshold = jnp.exp(-jnp.float32(max_entropy))
-
-    def features(self, logits, token, hidden):
-        return entropy(logits)[None]
-
-    def confidence(self, features):
-        return jnp.exp(-features[..., 0])
-
-
 class LearnedRouter(Router):
-    """A two-layer MLP on the entropy, the top-k probabilities and the drafter's last hidden state.
+    """The paper's router: a two-layer MLP on what the drafter knows of its draft.
 
-        confidence = sigmoid(w₂ · silu(W₁ z + b₁) + b₂),  z the features, standardised
+        confidence = sigmoid(w₂ · silu(W₁ z + b₁) + b₂),  z the features (`draft_features`), standardised
 
     The constructor makes an untrained one, `train.train_router` a trained one. `made_for` names the drafter
-    and the γ_max whose drafts it has learned from.
+    and the γ_max whose drafts it has learned from, `inputs` and `target` what it sees and what it estimates.
     """
 
     w_in: Float[Array, "n_features d_router"]
@@ -105,39 +83,35 @@ class LearnedRouter(Router):
     scale: Float[Array, " n_features"]
     threshold: Float[Array, ""]
     top_k: int = eqx.field(static=True)
+    inputs: str = eqx.field(static=True)
+    target: str = eqx.field(static=True)
     made_for: tuple[str, int] = eqx.field(static=True)
 
     def __init__(
         self,
-        d_hidden: int,
+        n_features: int,
         made_for: tuple[str, int],
         threshold: float = 0.8,
         top_k: int = 8,
+        inputs: str = "embeddings",
+        target: str = "tv",
         d_router: int = 32,
         *,
         key: PRNGKeyArray,
     ):
-        size = 2 + top_k + d_hidden
-        self.w_in = init_weight(key, size, d_router)
+        self.w_in = init_weight(key, n_features, d_router)
         self.b_in = self.w_out = jnp.zeros(d_router, jnp.float32)
         self.b_out = jnp.float32(0)
-        self.mean, self.scale = jnp.zeros(size, jnp.float32), jnp.ones(size, jnp.float32)
+        self.mean, self.scale = jnp.zeros(n_features, jnp.float32), jnp.ones(n_features, jnp.float32)
         self.threshold = _probability("threshold", threshold)
-        self.top_k, self.made_for = top_k, made_for
-
-    @property
-    def d_hidden(self) -> int:
-        """How many of the drafter's hidden values are among the features."""
-        return self.mean.shape[0] - 2 - self.top_k
+        self.top_k, self.inputs, self.target, self.made_for = top_k, inputs, target, made_for
 
     def with_threshold(self, threshold: float) -> "LearnedRouter":
         """The same router with another τ."""
         return eqx.tree_at(lambda router: router.threshold, self, _probability("threshold", threshold))
 
-    def features(self, logits, token, hidden):
-        q = jax.nn.softmax(logits)
-        highest = jax.lax.top_k(q, self.top_k)[0]
-        return jnp.concatenate([jnp.stack([entropy(logits), q[token]]), highest, hidden])
+    def features(self, draft, token, embed):
+        return draft_features(draft, token, embed, self.top_k, self.inputs)
 
     def confidence(self, features):
         return jax.nn.sigmoid(self.score(features))
@@ -150,6 +124,21 @@ class LearnedRouter(Router):
             return jax.nn.silu(z @ self.w_in + self.b_in) @ self.w_out + self.b_out
 
         return jnp.vectorize(of_one, signature="(n)->()")(features)
+
+
+def draft_features(
+    draft: Draft, token: Int[Array, ""], embed: Embed, top_k: int, inputs: str
+) -> Float[Array, " n_features"]:
+    """What a learned router sees of the drafter's distribution q, at temperature 1.
+
+    - "embeddings", the paper's: the entropy of q, its `top_k` highest probabilities, and the drafter's
+      embeddings of those tokens;
+    - "hidden": in place of the embeddings q(token), and the drafter's last hidden state.
+    """
+    q = jax.nn.softmax(draft.logits)
+    highest, ids = jax.lax.top_k(q, top_k)
+    more = embed(ids).reshape(-1) if inputs == "embeddings" else jnp.append(draft.hidden, q[token])
+    return jnp.concatenate([entropy(draft.logits)[None], highest, more])
 
 
 def entropy(logits: Float[Array, "*batch vocab"]) -> Float[Array, "*batch"]:

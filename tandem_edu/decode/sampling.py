@@ -1,8 +1,7 @@
 """From logits to the distribution that a token is drawn from, and the draw.
 
 Primary and drafter use the same `Sampling`: speculative decoding is exact for the distributions *after*
-temperature, top-k and top-p. Greedy decoding is the one-hot distribution on the best token, so that one
-acceptance rule serves both.
+temperature, top-k and top-p. Greedy is the one-hot distribution on the best token: one rule accepts both.
 
 Axis names: `vocab` token ids; `width` positions of a cycle; `role`; `two`, the random numbers of one draw.
 """
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tandem_edu import kernels
-from tandem_edu.errors import BadInput, at_least
+from tandem_edu.errors import at_least, require
 from tandem_edu.model.masks import positions
 
 DRAFT, ACCEPT, EMIT = range(3)
@@ -46,15 +45,12 @@ class Sampling(eqx.Module):
     greedy: bool = eqx.field(static=True)
 
     def __init__(self, temperature: float = 0.0, top_k: int | None = None, top_p: float | None = None):
+        number, share = _number(temperature), 1.0 if top_p is None else _number(top_p)
         fix = "0 is greedy, 1 is the model's own distribution"
-        number = _number(temperature)
-        if number is None or not number >= 0:
-            raise BadInput("temperature of at least 0", repr(temperature), fix)
-        if top_k is not None:
-            top_k = at_least(1, top_k, "top_k", "leave it out to keep all tokens")
-        share = 1.0 if top_p is None else _number(top_p)
-        if share is None or not 0 < share <= 1:
-            raise BadInput("top_p in (0, 1]", repr(top_p), "leave it out to keep all tokens")
+        require(number >= 0, "temperature of at least 0", repr(temperature), fix)
+        fix = "leave it out to keep all tokens"
+        top_k = None if top_k is None else at_least(1, top_k, "top_k", fix)
+        require(0 < share <= 1, "top_p in (0, 1]", repr(top_p), fix)
         smallest = float(jnp.finfo(jnp.float32).tiny)  # float32 rounds what is smaller to zero
         self.greedy = number < smallest
         self.temperature = jnp.float32(number)
@@ -92,20 +88,19 @@ class Sampling(eqx.Module):
     ) -> Float[Array, "capacity width role two"]:
         """`cycle_uniforms` for every position at which a cycle may start; zeros if greedy.
 
-        They are drawn at once, outside the decoding loop: on a CPU, XLA runs the generator as a loop of
-        its own.
+        They are drawn at once, before the decoding loop: on a CPU, XLA's generator is a loop of its own.
         """
         if self.greedy:
             return jnp.zeros((capacity, width, 3, 2), jnp.float32)
         return jax.vmap(lambda start: cycle_uniforms(key, start, width))(positions(capacity))
 
 
-def _number(value: object) -> float | None:
-    """`value` as a float, or `None` if it is not a number."""
+def _number(value: object) -> float:
+    """`value` as a float; NaN, which no range contains, if it is not a number."""
     try:
-        return None if isinstance(value, str | bytes | bool) else float(value)  # pyright: ignore
+        return math.nan if isinstance(value, str | bytes | bool) else float(value)  # pyright: ignore
     except (TypeError, ValueError):
-        return None
+        return math.nan
 
 
 def cycle_uniforms(key: PRNGKeyArray, start: Int[Array, ""], width: int) -> Float[Array, "width role two"]:
@@ -120,8 +115,7 @@ def cycle_uniforms(key: PRNGKeyArray, start: Int[Array, ""], width: int) -> Floa
 def sample_categorical(p: Float[Array, " vocab"], u: Float[Array, " two"]) -> Int[Array, ""]:
     """A token drawn from `p`: first a group of about √vocab tokens, then a token of that group.
 
-    Each draw inverts the cumulative distribution with a number of its own. One number for both would have
-    too few bits for a large vocabulary.
+    Each draw has a number of its own, because one for both has too few bits for a large vocabulary.
 
     >>> p = jnp.array([0.0, 0.5, 0.0, 0.25, 0.25])  # groups of 3; a 0 fills the second
     >>> several = [(0.0, 0.99), (0.49, 0.0), (0.5, 0.49), (0.99, 0.5)]

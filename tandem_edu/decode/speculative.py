@@ -1,37 +1,31 @@
 """Speculative decoding (SPEED in the paper): draft γ tokens, verify them in one pass of the primary.
 
-`tandem_edu.decode.cycle` has the cycle itself; `verify` (token by token) and `block_verify` (the block as a
-whole) decide which drafts are accepted.
+`cycle` has the cycle itself; `verify` (token by token) and `block_verify` (together) accept the drafts.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from tandem_edu.decode.block_verify import verify_block
 from tandem_edu.decode.cycle import Cycle, Decoder, cycles, decode
-from tandem_edu.decode.request import (
-    Output,
-    Request,
-    check_float32,
-    finish,
-    make_request,
-    resolve_max_draft_len,
-)
+from tandem_edu.decode.request import Output, Request, finish, make_request, resolve_max_draft_len
 from tandem_edu.decode.routers import Router, check_router
 from tandem_edu.decode.sampling import Sampling
 from tandem_edu.decode.verify import verify
 from tandem_edu.drafters import Drafter, Plain
 from tandem_edu.errors import BadInput, require
-from tandem_edu.model import Transformer
+from tandem_edu.model import LanguageModel, Transformer
+from tandem_edu.model.weights import check_float32
 
 VERIFICATIONS = {"token": verify, "block": verify_block}
 
 
 def speculate(
     primary: Transformer,
-    drafter: Transformer | Drafter,
+    drafter: LanguageModel | Drafter,
     prompt,
     max_new_tokens: int,
     block_len: int | Int[Array, ""] = 4,
@@ -59,10 +53,9 @@ def speculate(
     - `num_samples`: this many continuations of each prompt. The output then has a leading axis `batch`.
     - `verification`: "token" (Leviathan et al., Chen et al.) or "block" (Sun et al.); both are exact.
     - `stop_token`: it is emitted and ends the text.
-    - `max_draft_len` (γ_max): part of the compiled program, while `block_len` is not. The primary reads
-      γ_max + 1 tokens in each cycle. By default it is `block_len` rounded up to a multiple of 8, so that a
-      sweep over γ compiles once; `max_draft_len=block_len` is faster where each token that is read costs
-      time. A traced γ needs it.
+    - `max_draft_len` (γ_max): part of the compiled program, while γ is not. The primary reads γ_max + 1
+      tokens in each cycle. By default it is γ rounded up to a multiple of 8, so that a sweep over γ compiles
+      once; γ itself is faster where each token that is read costs time. A traced γ needs it.
 
     Raises `BadInput` for `block_len` below 1 or above `max_draft_len`, an unknown `verification`, a router
     of another drafter or γ, a drafter for another primary, and whatever `generate` raises.
@@ -70,79 +63,77 @@ def speculate(
     >>> import jax
     >>> from tandem_edu.decode.autoregressive import generate
     >>> from tandem_edu.model import TransformerConfig
-    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
-    ...                         d_ff=16, max_len=32)
+    >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=32)
     >>> primary, drafter = (Transformer(cfg, key=jax.random.key(i)) for i in (0, 1))
     >>> out = speculate(primary, drafter, [1, 2, 3], max_new_tokens=9, block_len=3)
     >>> bool(jnp.array_equal(out.tokens, generate(primary, [1, 2, 3], 9).tokens))
     True
     """
-    request = make_request(primary, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
-    longest = resolve_max_draft_len(block_len, max_draft_len, max_new_tokens)
-    decoder = make_decoder(primary, drafter, request, block_len, longest, router, verification)
+    options = router, num_samples, verification, stop_token, max_draft_len
+    decoder, request = prepare(primary, drafter, prompt, max_new_tokens, block_len, sampling, key, *options)
     return finish(request, *decode(decoder, request), max_new_tokens)
 
 
 def stream(
     primary: Transformer,
-    drafter: Transformer | Drafter,
+    drafter: LanguageModel | Drafter,
     prompt,
     max_new_tokens: int,
     block_len: int = 4,
     sampling: Sampling | None = None,
     key: PRNGKeyArray | None = None,
-    router: Router | None = None,
-    *,
-    verification: str = "token",
-    stop_token: int | None = None,
-    max_draft_len: int | None = None,
+    **options: Any,
 ) -> Iterator[Cycle]:
     """`speculate`, cycle by cycle: yields what each cycle emits as soon as it ends, for live views.
 
-    It takes the same arguments (one prompt), emits the same tokens and raises the same errors. The loop over
-    the compiled cycles is Python's, so it is somewhat slower.
+    It takes the arguments of `speculate` (one prompt), emits the same tokens and raises the same errors. The
+    loop over the compiled cycles is Python's, so it is somewhat slower.
     """
-    request = make_request(primary, prompt, max_new_tokens, sampling, key, stop_token)
+    decoder, request = prepare(primary, drafter, prompt, max_new_tokens, block_len, sampling, key, **options)
     got = f"a batch of {request.texts.buffer.shape[0]}"
     require(request.single, "one prompt to stream", got, "stream them one by one")
-    longest = resolve_max_draft_len(block_len, max_draft_len, max_new_tokens)
-    decoder = make_decoder(primary, drafter, request, block_len, longest, router, verification)
     return (cycle for (cycle,) in cycles(decoder, request) if cycle is not None)
 
 
-def make_decoder(
+def prepare(
     primary: Transformer,
-    drafter: Transformer | Drafter,
-    request: Request,
+    drafter: LanguageModel | Drafter,
+    prompt,
+    max_new_tokens: int,
     block_len: int | Int[Array, ""],
-    max_draft_len: int,
+    sampling: Sampling | None,
+    key: PRNGKeyArray | None,
     router: Router | None = None,
+    num_samples: int | None = None,
     verification: str = "token",
-) -> Decoder:
-    """The decoder of `speculate`. Raises `BadInput` where the parts do not fit together."""
+    stop_token: int | None = None,
+    max_draft_len: int | None = None,
+) -> tuple[Decoder, Request]:
+    """What `speculate` decodes with and what it decodes. Raises `BadInput` as `speculate` does."""
+    request = make_request(primary, prompt, max_new_tokens, sampling, key, stop_token, num_samples)
     expected = f"a verification among {', '.join(VERIFICATIONS)}"
     require(verification in VERIFICATIONS, expected, repr(verification), "choose one")
     drafter = as_drafter(drafter, primary)
     if router is not None:
         check_router(router, drafter, block_len)
-    return Decoder(
+    decoder = Decoder(
         primary=primary,
         drafter=drafter,
         router=router,
         sampling=request.sampling,
         stop_token=request.stop_token,
         block_len=jnp.asarray(block_len, jnp.int32),
-        max_draft_len=max_draft_len,
+        max_draft_len=resolve_max_draft_len(block_len, max_draft_len, max_new_tokens),
         verify=VERIFICATIONS[verification],
     )
+    return decoder, request
 
 
-def as_drafter(drafter: Transformer | Drafter, primary: Transformer) -> Drafter:
+def as_drafter(drafter: LanguageModel | Drafter, primary: Transformer) -> Drafter:
     """The drafter, `Plain` for a `Transformer`. Raises `BadInput` if it cannot draft for `primary`."""
-    if not isinstance(primary, Transformer):
-        got = f"a {type(primary).__name__}"
-        raise BadInput("a Transformer as the primary", got, "pass the primary first and then the drafter")
-    drafter = Plain(drafter) if isinstance(drafter, Transformer) else drafter
+    got, fix = f"a {type(primary).__name__}", "pass the primary first and then the drafter"
+    require(isinstance(primary, Transformer), "a Transformer as the primary", got, fix)
+    drafter = Plain(drafter) if isinstance(drafter, LanguageModel) else drafter
     if not isinstance(drafter, Drafter):
         expected = "a Transformer, a Tandem or a te.Drafter"
         raise BadInput(expected, type(drafter).__name__, "pass one of these")

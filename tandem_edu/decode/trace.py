@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from tandem_edu.errors import require
 from tandem_edu.model.masks import positions
@@ -16,9 +16,8 @@ from tandem_edu.model.masks import positions
 class Trace(eqx.Module):
     """One entry per cycle. A cycle is one forward pass of the primary after the prompt.
 
-    The prompt's last token is read in the first cycle, so every new token belongs to a cycle: `sum(emitted)`
-    is the number of new tokens. Entries from `cycles` on are empty. The trace of a batch has a leading axis
-    `batch`.
+    The prompt's last token is read in the first cycle, so `sum(emitted)` is the number of new tokens.
+    Entries from `cycles` on are empty. The trace of a batch has a leading axis `batch`.
     """
 
     cycles: Int[Array, "*batch"]
@@ -47,17 +46,8 @@ class Trace(eqx.Module):
         emitted = (positions(entries) < cycles).astype(jnp.int32)
         return eqx.tree_at(lambda t: (t.cycles, t.emitted), cls.empty(entries, 0), (cycles, emitted))
 
-    def record(
-        self,
-        skip: Bool[Array, ""],
-        drafted: Int[Array, ""],
-        accepted: Int[Array, ""],
-        emitted: Int[Array, ""],
-        draft_ids: Int[Array, " block"],
-        acceptance_prob: Float[Array, " block"],
-        confidence: Float[Array, " block"],
-    ) -> "Trace":
-        """One more entry, unless `skip`."""
+    def record(self, skip, drafted, accepted, emitted, draft_ids, acceptance_prob, confidence) -> "Trace":
+        """One more entry of these fields, unless `skip`."""
         at = jnp.where(skip, self.drafted.shape[0], self.cycles)  # beyond the end nothing is written
         in_block = positions(draft_ids.shape[0]) < drafted
         per_draft = ((draft_ids, -1), (acceptance_prob, 0.0), (confidence, 0.0))
@@ -75,11 +65,10 @@ class Trace(eqx.Module):
 
     def to_records(self) -> list[dict[str, Any]]:
         """The cycles as JSON-able dicts, as `pandas.DataFrame` reads them; of a batch with the `row`."""
-        parts = self.per_text()
-        name = {} if np.ndim(self.cycles) == 0 else {"row": 0}
+        batched = np.ndim(self.cycles) > 0
         return [
-            {**dict.fromkeys(name, row), **_entry(part, cycle)}
-            for row, part in enumerate(parts)
+            ({"row": row} if batched else {}) | _entry(part, cycle)
+            for row, part in enumerate(self.per_text())
             for cycle in range(int(part.cycles))
         ]
 
@@ -89,19 +78,17 @@ class Trace(eqx.Module):
         - `block_efficiency` = emitted / cycles, the primary's own tokens counted, at most γ + 1;
         - `mean_accepted` = accepted / cycles, the primary's own tokens not counted;
         - `mean_drafted` = drafted / cycles, `acceptance_rate` = accepted / drafted;
-        - `acceptance_by_position`: α_i, the share of drafts at position i that were accepted, among those
-          whose predecessors were all accepted; `None` where there is none. A block that the end of the
-          text cuts short counts as far as it went;
-        - `reached_by_position`: the number of drafts behind each α_i.
+        - `acceptance_by_position`: α_i = #(accepted > i) / #(drafted > i and accepted ≥ i), the share of
+          drafts at position i that were accepted, of those whose predecessors all were; `None` for 0 / 0;
+        - `reached_by_position`: the denominator of each α_i.
         """
         return summarise([self])
 
 
 def records_of_one_text(trace: Trace) -> list[dict[str, Any]]:
     """`trace.to_records()` of a single text. Raises `BadInput` for the trace of a batch."""
-    single = np.ndim(trace.cycles) == 0
     fix = "decode one prompt, or take trace.per_text()[row]"
-    require(single, "the trace of one text", "that of a batch", fix)
+    require(np.ndim(trace.cycles) == 0, "the trace of one text", "that of a batch", fix)
     return trace.to_records()
 
 
@@ -112,6 +99,7 @@ def summarise(traces: Sequence[Trace]) -> dict[str, Any]:
     drafted, accepted, emitted = (np.concatenate(column) for column in zip(*columns, strict=True))
     # A stop token among the drafts ends the text there: the drafts after it were not rejected.
     verified = np.where(emitted > accepted, drafted, accepted)
+    reached = [int(np.sum((verified > i) & (accepted >= i))) for i in range(verified.max(initial=0))]
     return {
         "cycles": len(emitted),
         "emitted": int(emitted.sum()),
@@ -121,28 +109,9 @@ def summarise(traces: Sequence[Trace]) -> dict[str, Any]:
         "mean_accepted": _ratio(accepted.sum(), len(emitted)),
         "mean_drafted": _ratio(drafted.sum(), len(emitted)),
         "acceptance_rate": _ratio(accepted.sum(), drafted.sum()),
-        "acceptance_by_position": acceptance_by_position(verified, accepted),
-        "reached_by_position": reached_by_position(verified, accepted),
+        "acceptance_by_position": [_ratio(np.sum(accepted > i), n) for i, n in enumerate(reached)],
+        "reached_by_position": reached,
     }
-
-
-def acceptance_by_position(drafted: np.ndarray, accepted: np.ndarray) -> list[float | None]:
-    """α_i = #(accepted > i) / #(drafted > i and accepted ≥ i), i = 0 .. max(drafted) - 1.
-
-    >>> acceptance_by_position(np.array([2, 2, 2, 1]), np.array([2, 1, 0, 1]))
-    [0.75, 0.5]
-    """
-    reached = reached_by_position(drafted, accepted)
-    return [int(np.sum(accepted > i)) / count if count else None for i, count in enumerate(reached)]
-
-
-def reached_by_position(drafted: np.ndarray, accepted: np.ndarray) -> list[int]:
-    """Drafts at position i whose predecessors were all accepted, i = 0 .. max(drafted) - 1.
-
-    >>> reached_by_position(np.array([2, 2, 2, 1]), np.array([2, 1, 0, 1]))
-    [4, 2]
-    """
-    return [int(np.sum((drafted > i) & (accepted >= i))) for i in range(int(drafted.max(initial=0)))]
 
 
 def _ratio(part: Any, whole: Any) -> float | None:
@@ -150,14 +119,7 @@ def _ratio(part: Any, whole: Any) -> float | None:
 
 
 def _entry(trace: Trace, cycle: int) -> dict[str, Any]:
-    drafted = int(trace.drafted[cycle])
-    return {
-        "cycle": cycle,
-        "drafted": drafted,
-        "accepted": int(trace.accepted[cycle]),
-        "emitted": int(trace.emitted[cycle]),
-        **{
-            name: getattr(trace, name)[cycle, :drafted].tolist()
-            for name in ("draft_ids", "acceptance_prob", "confidence")
-        },
-    }
+    counts = {name: int(getattr(trace, name)[cycle]) for name in ("drafted", "accepted", "emitted")}
+    per_draft = ("draft_ids", "acceptance_prob", "confidence")
+    drafts = {name: getattr(trace, name)[cycle, : counts["drafted"]].tolist() for name in per_draft}
+    return {"cycle": cycle, **counts, **drafts}

@@ -56,12 +56,7 @@ def acceptance_prob(p: Float[Array, "_ vocab"], q: Float[Array, "block vocab"]) 
     return jnp.sum(jnp.minimum(p[: q.shape[0]], q), axis=-1)
 
 
-def next_distribution(
-    p: Float[Array, "width vocab"],
-    q: Float[Array, "block vocab"],
-    accepted: Int[Array, ""],
-    drafted: Int[Array, ""],
-) -> Float[Array, " vocab"]:
+def next_distribution(p, q, accepted, drafted) -> Float[Array, " vocab"]:
     """The residual at the first rejected position, or p itself after the last accepted draft."""
     row = p[accepted]
     rejected_q = jnp.where(accepted < drafted, q[jnp.minimum(accepted, q.shape[0] - 1)], 0.0)

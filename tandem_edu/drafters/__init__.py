@@ -1,5 +1,6 @@
 """Drafters: the protocol, and one file for each, with its parallel pass, its cached pass and its training."""
 
+from tandem_edu.drafters.deep import DeepTandem
 from tandem_edu.drafters.eagle import Eagle
 from tandem_edu.drafters.early_exit import EarlyExit
 from tandem_edu.drafters.files import Model, describe, load_model, save_model

@@ -14,10 +14,8 @@ Above its input it is an ordinary transformer. The keys and values of past block
 features: as in the tandem, they are overwritten each time the primary has read a block.
 
 Training all positions at once takes several passes (EAGLE-3's *training-time test*). Pass 0 treats every
-token as the first of its block. Each further pass feeds back the top states of the pass before, and so is
-exact for one more token of each block.
-
-Axis names: `seq` tokens, `depth` = primary's n_layers + 1 residual states, `d_primary` its width.
+token as the first of its block. Each further pass feeds back the top states of the pass before, and is exact
+for one more token of each block.
 """
 
 from collections.abc import Sequence
@@ -47,12 +45,8 @@ class EagleState(eqx.Module):
 
 
 class Eagle(PrimaryReader):
-    """A secondary whose input is a token and the feature of the token before.
+    """A secondary (in the paper of one layer) whose input is a token and the feature of the token before.
 
-    **Arguments:**
-
-    - `secondary`: the small `Transformer`; the paper's has one layer.
-    - `primary_config`: the primary's sizes; its vocabulary must be the secondary's.
     - `layer_map`: the primary's states that make the feature: `"top"` (EAGLE), `"fused"` (a low, a middle
       and the top one, EAGLE-3), or a list of states.
     - `unroll`: passes in training, so the longest block to train with. Decoding has no limit.
@@ -61,8 +55,7 @@ class Eagle(PrimaryReader):
     scale. fc starts as [identity; 0]: at first the drafter is the plain secondary.
 
     >>> import jax
-    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
-    ...                         d_ff=16, max_len=16)
+    >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
     >>> primary = Transformer(cfg, key=jax.random.key(0))
     >>> eagle = Eagle(Transformer(cfg, key=jax.random.key(1)), cfg, "fused", key=jax.random.key(2))
     >>> tokens = jnp.array([1, 5, 2, 7])
@@ -92,15 +85,9 @@ class Eagle(PrimaryReader):
         states = feature_states(layer_map, primary_config.n_layers)
         self.secondary = secondary
         self.projection = Projection(states, primary_config.d_model, width, config.norm_eps, key=key)
-        identity = jnp.eye(width, dtype=jnp.float32)
-        self.fc = jnp.concatenate([identity, jnp.zeros_like(identity)])
+        self.fc = jnp.eye(2 * width, width, dtype=jnp.float32)
         self.primary_config = primary_config
         self.unroll = at_least(1, unroll, "unroll", "take the longest block_len to train with")
-
-    @property
-    def config(self) -> TransformerConfig:
-        """The secondary's config."""
-        return self.secondary.config
 
     def settings(self) -> dict[str, Any]:
         return {"layer_map": list(self.projection.states), "unroll": self.unroll}
@@ -110,19 +97,8 @@ class Eagle(PrimaryReader):
         """`unroll`: a token deeper in its block would need more passes."""
         return self.unroll
 
-    def teacher_forced(
-        self,
-        primary: Transformer,
-        tokens: Int[Array, "*batch seq"],
-        hidden: Float[Array, "*batch depth seq d_primary"],
-        block_len: int | Int[Array, ""],
-        offset: int | Int[Array, ""] = 0,
-    ) -> Float[Array, "*batch seq vocab"]:
-        """See `PrimaryReader`. It takes `block_len` passes.
-
-        A traced `block_len` above `unroll` is not noticed: tokens at the end of such a block then get
-        features of too few passes.
-        """
+    def teacher_forced(self, primary, tokens, hidden, block_len, offset=0):
+        """`block_len` passes. A traced one above `unroll` is not noticed, and gets `unroll` passes."""
         self.check_block_len(block_len)
         position = positions(tokens.shape[-1])
         rope = self.secondary.rope(position)

@@ -1,14 +1,11 @@
 """Early exit: the primary's own first layers draft (LayerSkip, arXiv:2404.16710; Kangaroo, 2404.18911).
 
-Token i goes through the first e of the primary's layers, then through a small *exit* and the primary's
-output layer:
+Token i goes through the primary's first e layers, a small *exit* and the primary's output layer:
 
     logits = head(norm(x^(e) M))
 
 Only the norm and the matrix M are trained and stored. Everything else is the primary's, including its cache
 of the past. That makes it the cheapest drafter to store, and a slow one to run.
-
-Axis names: `seq` tokens, `depth` = primary's n_layers + 1 residual states, `d_primary` its width.
 """
 
 import dataclasses
@@ -26,18 +23,11 @@ from tandem_edu.model.layers import RMSNorm, linear
 
 
 class EarlyExit(PrimaryReader):
-    """An exit from the primary after its first `exit_layer` layers.
+    """An exit from the primary after its first `exit_layer` (e) layers: at least 1, by default half of them.
 
-    **Arguments:**
+    The matrix starts as the identity, without `key`. Raises `BadInput` if no layer is left to save.
 
-    - `primary_config`: the primary's sizes.
-    - `exit_layer` (e): how many of its layers run; at least 1, and fewer than it has. By default half.
-    - `key`: not used, because the matrix starts as the identity.
-
-    Raises `BadInput` for an `exit_layer` out of range.
-
-    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=3, n_heads=2, n_kv_heads=1,
-    ...                         d_ff=16, max_len=16)
+    >>> cfg = TransformerConfig(8, d_model=8, n_layers=3, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
     >>> EarlyExit(cfg, exit_layer=2).config.n_layers
     2
     """
@@ -61,8 +51,7 @@ class EarlyExit(PrimaryReader):
         deepest = primary_config.n_layers - 1
         exit_layer = max(1, primary_config.n_layers // 2) if exit_layer is None else exit_layer
         fix = "leave it at least one layer to save" if deepest else "use a deeper primary"
-        fits = hasattr(exit_layer, "__index__") and 1 <= exit_layer <= deepest
-        require(fits, f"exit_layer in 1..{deepest}", exit_layer, fix)
+        require(exit_layer in range(1, deepest + 1), f"exit_layer in 1..{deepest}", exit_layer, fix)
         self.exit_map = jnp.eye(primary_config.d_model, dtype=jnp.float32)
         self.norm = RMSNorm(primary_config.d_model, primary_config.norm_eps)
         self.primary_config = primary_config
@@ -76,17 +65,11 @@ class EarlyExit(PrimaryReader):
     def settings(self) -> dict[str, Any]:
         return {"exit_layer": self.exit_layer}
 
-    def teacher_forced(
-        self,
-        primary: Transformer,
-        tokens: Int[Array, "*batch seq"],
-        hidden: Float[Array, "*batch depth seq d_primary"],
-        block_len: int | Int[Array, ""],
-        offset: int | Int[Array, ""] = 0,
-    ) -> Float[Array, "*batch seq vocab"]:
+    def teacher_forced(self, primary, tokens, hidden, block_len, offset=0):
         """See `PrimaryReader`. Blocks make no difference: all layers that run are the primary's."""
         self.check_block_len(block_len)
-        return self._logits(primary, linear(hidden[..., self.exit_layer, :, :], self.exit_map))
+        x = linear(hidden[..., self.exit_layer, :, :], self.exit_map)
+        return primary.output_layer(self.norm(x))
 
     def start(self, output: PrimaryOutput, max_draft_len: int, block_len: Int[Array, ""]) -> Cache:
         return Cache.empty(self.config, max_draft_len + 1)
@@ -95,12 +78,7 @@ class EarlyExit(PrimaryReader):
         layers = range(self.exit_layer)
         states, state = read_in_block(primary, primary.embed(token[None]), state, cache, layers)
         x = linear(states[-1], self.exit_map)
-        return Draft(self._logits(primary, x)[0], state, x[0])
+        return Draft(primary.output_layer(self.norm(x))[0], state, x[0])
 
     def commit(self, state: Cache, output: PrimaryOutput) -> Cache:
         return state.with_length(0)
-
-    def _logits(
-        self, primary: Transformer, x: Float[Array, "*batch seq d_primary"]
-    ) -> Float[Array, "*batch seq vocab"]:
-        return primary.output_layer(self.norm(x))

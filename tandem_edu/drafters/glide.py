@@ -8,8 +8,6 @@ residual stream, and its keys and values
 
 The drafter computes and stores nothing of the past. In return its heads must fit the primary's: the same
 `head_dim`, `n_kv_heads` and `rope_theta`.
-
-Axis names: `seq` tokens, `depth` = primary's n_layers + 1 residual states, `d_primary` its width.
 """
 
 from collections.abc import Sequence
@@ -20,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tandem_edu.drafters.projection import resolve_layer_map
 from tandem_edu.drafters.protocol import Draft, PrimaryOutput, PrimaryReader, check_same_vocabulary
-from tandem_edu.errors import BadInput, require
+from tandem_edu.errors import require
 from tandem_edu.model import Cache, Transformer, TransformerConfig
 from tandem_edu.model.masks import block_starts, positions, tandem_masks, visible
 
@@ -28,19 +26,11 @@ from tandem_edu.model.masks import block_starts, positions, tandem_masks, visibl
 class Glide(PrimaryReader):
     """A secondary that attends to the primary's cache.
 
-    **Arguments:**
-
-    - `secondary`: the small `Transformer`; its `head_dim`, `n_kv_heads` and `rope_theta` must be the
-      primary's.
-    - `primary_config`: the primary's sizes; its vocabulary must be the secondary's.
-    - `layer_map`: whose cache each layer attends to, see `resolve_cache_map`.
-    - `key`: not used, because nothing in it is random.
-
-    Raises `BadInput` where the two models do not fit together.
+    `layer_map` says whose cache each layer attends to, see `resolve_cache_map`. `key` is not used, because
+    nothing here is random. Raises `BadInput` where the two models do not fit together, heads included.
 
     >>> import jax
-    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
-    ...                         d_ff=16, max_len=16)
+    >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
     >>> Glide(Transformer(cfg, key=jax.random.key(1)), cfg).settings()
     {'layer_map': [1, 2]}
     """
@@ -62,29 +52,16 @@ class Glide(PrimaryReader):
         check_same_vocabulary(primary_config, config)
         for name in ("head_dim", "n_kv_heads", "rope_theta"):
             wanted, got = getattr(primary_config, name), getattr(config, name)
-            value = f"head_dim = d_model / n_heads of {wanted}" if name == "head_dim" else f"{name}={wanted}"
             expected = f"a secondary with the primary's {name} = {wanted}"
-            require(got == wanted, expected, got, f"give the secondary {value}")
+            require(got == wanted, expected, got, "give it the same (head_dim is d_model / n_heads)")
         self.secondary = secondary
         self.primary_config = primary_config
         self.layers = resolve_cache_map(layer_map, primary_config.n_layers, config.n_layers)
 
-    @property
-    def config(self) -> TransformerConfig:
-        """The secondary's config."""
-        return self.secondary.config
-
     def settings(self) -> dict[str, Any]:
         return {"layer_map": list(self.layers)}
 
-    def teacher_forced(
-        self,
-        primary: Transformer,
-        tokens: Int[Array, "*batch seq"],
-        hidden: Float[Array, "*batch depth seq d_primary"],
-        block_len: int | Int[Array, ""],
-        offset: int | Int[Array, ""] = 0,
-    ) -> Float[Array, "*batch seq vocab"]:
+    def teacher_forced(self, primary, tokens, hidden, block_len, offset=0):
         """See `PrimaryReader`. The primary's keys and values are computed again from its states."""
         self.check_block_len(block_len)
         seq = tokens.shape[-1]
@@ -149,17 +126,11 @@ def resolve_cache_map(layer_map: str | Sequence[int], n_primary: int, n_secondar
     >>> resolve_cache_map("last", 6, 2), resolve_cache_map("uniform", 6, 2)
     ((5, 6), (3, 6))
     """
-    if not isinstance(layer_map, str):
-        expected = f"{n_secondary} of the primary's layers 1..{n_primary}"
-        fix = "give one for each layer of the secondary"
-        try:
-            layers = tuple(int(layer) for layer in layer_map)
-        except (TypeError, ValueError):
-            raise BadInput(expected, repr(layer_map), fix) from None
-        fits = len(layers) == n_secondary and all(1 <= layer <= n_primary for layer in layers)
-        require(fits, expected, layers, fix)
-        return layers
-    expected = 'layer_map "last", "uniform" or one layer of the primary for each of the secondary'
-    require(layer_map in ("last", "uniform"), expected, repr(layer_map), "pick one")
-    states = [state for (state,) in resolve_layer_map(layer_map, n_primary, n_secondary)]
-    return tuple(state + 1 if layer_map == "last" else max(state, 1) for state in states)
+    if isinstance(layer_map, str) and layer_map in ("last", "uniform"):
+        states = [state for (state,) in resolve_layer_map(layer_map, n_primary, n_secondary)]
+        return tuple(state + 1 if layer_map == "last" else max(state, 1) for state in states)
+    listed = isinstance(layer_map, list | tuple) and len(layer_map) == n_secondary
+    fits = listed and all(layer in range(1, n_primary + 1) for layer in layer_map)
+    expected = f'layer_map "last", "uniform" or {n_secondary} of the primary\'s layers 1..{n_primary}'
+    require(fits, expected, repr(layer_map), "give one for each layer of the secondary")
+    return tuple(layer_map)  # pyright: ignore

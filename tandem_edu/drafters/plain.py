@@ -8,33 +8,33 @@ from collections.abc import Callable
 from typing import Any
 
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from tandem_edu.drafters.protocol import Draft, Drafter, PrimaryOutput, check_same_vocabulary
-from tandem_edu.model import Cache, Transformer
+from tandem_edu.model import Cache, LanguageModel, Transformer
 
 
 class Plain(Drafter):
-    """A `Transformer` that drafts."""
+    """A language model that drafts, such as a `Transformer` or a `DeepTandem`."""
 
-    model: Transformer
+    model: LanguageModel
 
-    def start(self, output: PrimaryOutput, max_draft_len: int, block_len: Int[Array, ""]) -> Cache:
+    def start(self, output: PrimaryOutput, max_draft_len: int, block_len: Int[Array, ""]) -> Any:
         return self.model.prefill(output.tokens, output.length, output.cache.capacity)[1]
 
-    def step(self, token: Int[Array, ""], state: Cache, primary: Transformer, cache: Cache) -> Draft:
-        return self._read_token(token, state)
+    def step(self, token: Int[Array, ""], state: Any, primary: Transformer, cache: Cache) -> Draft:
+        logits, hidden, state = self.model.extend(token[None], state)
+        return Draft(logits[0], state, hidden[-1, 0])
 
-    def commit(self, state: Cache, output: PrimaryOutput) -> Cache:
-        read = lambda token, state: self._read_token(token, state).state
+    def commit(self, state: Any, output: PrimaryOutput) -> Any:
+        read = lambda token, state: self.model.extend(token[None], state)[2]
         return catch_up(read, state, state.length, output).with_length(output.length)
+
+    def embed(self, tokens: Int[Array, " k"], primary: Transformer) -> Float[Array, "k d_embed"]:
+        return self.model.embed(tokens)
 
     def check_primary(self, primary: Transformer) -> None:
         check_same_vocabulary(primary.config, self.model.config)
-
-    def _read_token(self, token: Int[Array, ""], state: Cache) -> Draft:
-        logits, hidden, state = self.model.extend(token[None], state, return_hidden=True)
-        return Draft(logits[0], state, hidden[-1, 0])
 
 
 def catch_up(

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from tandem_edu.errors import BadInput, require
+from tandem_edu.errors import require
 from tandem_edu.model.layers import init_weight, linear, normalise
 
 LayerMap = str | Sequence[Sequence[int]]
@@ -20,10 +20,9 @@ def resolve_layer_map(layer_map: LayerMap, n_primary: int, n_secondary: int) -> 
     - `"last"`: ℓ(j) = n_primary - n_secondary + j. Both models are aligned at the top: the input of the
       secondary's layer j is as far below its output as state ℓ(j) is below the primary's;
     - `"uniform"`: ℓ(j) = round((j + 1) · n_primary / n_secondary), evenly spaced, ending at the top;
-    - `"middle"`: every layer reads the state half-way up (of an odd number, the upper one). A short
-      training gains most from it (study `states`);
-    - `"fused"`: every layer reads a low, a middle and the top state, concatenated as in EAGLE-3. A longer
-      training gains more from it (study `states-longer`);
+    - `"middle"`: all read the state half-way up. A short training gains most from it (study `states`);
+    - `"fused"`: all read a low, a middle and the top state, concatenated as in EAGLE-3. A longer training
+      gains more from it (study `states-longer`);
     - or the states themselves, one sequence for each secondary layer.
 
     >>> resolve_layer_map("last", 6, 2), resolve_layer_map("uniform", 6, 2)
@@ -31,34 +30,27 @@ def resolve_layer_map(layer_map: LayerMap, n_primary: int, n_secondary: int) -> 
     >>> resolve_layer_map("middle", 6, 1), resolve_layer_map("fused", 6, 1)
     (((3,),), ((1, 3, 6),))
     """
-    if not isinstance(layer_map, str):
-        return _checked_states(layer_map, n_primary, n_secondary)
+    middle = (n_primary + 1) // 2
+    named = {
+        "last": [(n_primary - n_secondary + j,) for j in range(n_secondary)],
+        "uniform": [(round((j + 1) * n_primary / n_secondary),) for j in range(n_secondary)],
+        "middle": [(middle,)] * n_secondary,
+        "fused": [tuple(sorted({1, middle, n_primary}))] * n_secondary,
+    }
     if layer_map == "last":
         expected = 'n_layers of the secondary at most the primary\'s for layer_map="last"'
         fix = 'make the secondary shallower or use layer_map="uniform"'
         require(n_secondary <= n_primary, expected, f"{n_secondary} and {n_primary}", fix)
-        return tuple((n_primary - n_secondary + j,) for j in range(n_secondary))
-    if layer_map == "uniform":
-        return tuple((round((j + 1) * n_primary / n_secondary),) for j in range(n_secondary))
-    middle = (n_primary + 1) // 2
-    if layer_map == "middle":
-        return ((middle,),) * n_secondary
-    if layer_map == "fused":
-        return (tuple(sorted({1, middle, n_primary})),) * n_secondary
-    expected = 'layer_map "last", "uniform", "middle", "fused" or a list of states per layer'
-    raise BadInput(expected, repr(layer_map), "pick one")
-
-
-def _checked_states(layer_map, n_primary: int, n_secondary: int) -> tuple[tuple[int, ...], ...]:
-    try:
-        states = tuple(tuple(int(state) for state in layer) for layer in layer_map)
-    except (TypeError, ValueError):
-        expected, fix = "layer_map as a list of states per layer", "write [(2, 5)] for one layer"
-        raise BadInput(expected, repr(layer_map), fix) from None
-    fits = len(states) == n_secondary and all(s and min(s) >= 0 and max(s) <= n_primary for s in states)
+    if isinstance(layer_map, str):
+        expected = 'layer_map "last", "uniform", "middle", "fused" or a list of states per layer'
+        require(layer_map in named, expected, repr(layer_map), "pick one")
+        return tuple(named[layer_map])
+    is_list = lambda x: isinstance(x, list | tuple) and len(x) > 0
+    is_states = lambda x: is_list(x) and all(state in range(n_primary + 1) for state in x)
+    fits = is_list(layer_map) and len(layer_map) == n_secondary and all(map(is_states, layer_map))
     expected = f"{n_secondary} non-empty lists of states in 0..{n_primary}"
-    require(fits, expected, states, "give one list per layer")
-    return states
+    require(fits, expected, repr(layer_map), "give one list per layer, such as [(2, 5)]")
+    return tuple(tuple(map(int, states)) for states in layer_map)
 
 
 class Projection(eqx.Module):

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from tandem_edu.drafters.protocol import Draft, Drafter, PrimaryOutput
-from tandem_edu.errors import at_least, require
+from tandem_edu.errors import at_least
 from tandem_edu.model import Cache, Transformer
 from tandem_edu.model.masks import positions
 
@@ -24,20 +24,18 @@ class Lookup(eqx.Module):
 
 
 class PromptLookup(Drafter):
-    """Proposes the continuation of the longest match of `shortest` to `ngram` tokens.
+    """Proposes the continuation of the longest match of 1 to `ngram` tokens.
 
     Its distribution has one token, so a draft is accepted with probability p(draft).
-    Raises `BadInput` for an `ngram` below 1, or `shortest` outside 1..ngram.
+    Raises `BadInput` for an `ngram` below 1.
     """
 
     vocab_size: int = eqx.field(static=True)
     ngram: int = eqx.field(static=True)
-    shortest: int = eqx.field(static=True)
 
-    def __init__(self, vocab_size: int, ngram: int = 3, shortest: int = 1):
-        at_least(1, ngram, "ngram", "usual values are 2 and 3 tokens")
-        require(1 <= shortest <= ngram, f"shortest in 1..{ngram}", shortest, "leave it out")
-        self.vocab_size, self.ngram, self.shortest = vocab_size, ngram, shortest
+    def __init__(self, vocab_size: int, ngram: int = 3):
+        self.ngram = at_least(1, ngram, "ngram", "usual values are 2 and 3 tokens")
+        self.vocab_size = vocab_size
 
     def start(self, output: PrimaryOutput, max_draft_len: int, block_len: Int[Array, ""]) -> Lookup:
         text = jnp.zeros(output.cache.capacity, jnp.int32)
@@ -45,7 +43,7 @@ class PromptLookup(Drafter):
 
     def step(self, token: Int[Array, ""], state: Lookup, primary: Transformer, cache: Cache) -> Draft:
         text = state.text.at[state.length].set(token)
-        next_position, matches = latest_match(text, state.length + 1, self.ngram, self.shortest)
+        next_position, matches = latest_match(text, state.length + 1, self.ngram)
         is_next = positions(self.vocab_size) == text[next_position]
         logits = jnp.where(is_next, jnp.float32(0), -jnp.inf)
         return Draft(logits, Lookup(text, state.length + 1), has_draft=matches)
@@ -55,12 +53,12 @@ class PromptLookup(Drafter):
 
 
 def latest_match(
-    text: Int[Array, " capacity"], length: Int[Array, ""], ngram: int, shortest: int
+    text: Int[Array, " capacity"], length: Int[Array, ""], ngram: int
 ) -> tuple[Int[Array, ""], Bool[Array, ""]]:
     """The position after the longest match (the latest of equally long ones), and whether there is one.
 
     >>> text = jnp.array([5, 6, 7, 1, 6, 7, 2, 6, 7, 0])
-    >>> [int(x) for x in latest_match(text, jnp.int32(9), ngram=3, shortest=1)]  # 6 7 was last followed by 2
+    >>> [int(x) for x in latest_match(text, jnp.int32(9), ngram=3)]  # 6 7 was last followed by 2
     [6, 1]
     """
     position = positions(text.shape[0])
@@ -73,4 +71,4 @@ def latest_match(
         match_len = match_len + matches.astype(match_len.dtype)
     match_len = jnp.where(position < length, match_len, 0)
     longest = jnp.max(match_len)
-    return jnp.max(jnp.where(match_len == longest, position, 0)), longest >= shortest
+    return jnp.max(jnp.where(match_len == longest, position, 0)), longest > 0

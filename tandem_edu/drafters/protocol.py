@@ -1,11 +1,9 @@
 """The drafter protocol: how anything that proposes tokens takes part in speculative decoding.
 
 A decoding cycle calls three methods: `start` after the primary has read the prompt, `step` once for each
-draft, `commit` after the primary has read and verified the block. Between the calls a drafter's memory is
-its *state*, a value of its own choice.
-
-The block that the primary reads in a cycle is the *pending* token (emitted, but not read by the primary
-yet) and the drafts after it.
+draft, `commit` after the primary has read and verified the block. A drafter remembers in its *state*, a value
+of its own choice. The block that the primary reads is the *pending* token (emitted, but not read yet) and the
+drafts after it.
 
 Axis names: `width` tokens of a block, `depth` = primary's n_layers + 1 residual states, `d_primary` its
 width, `seq` tokens of a text, `vocab` token ids.
@@ -43,15 +41,10 @@ class Draft(eqx.Module):
 
     logits: Float[Array, " vocab"]
     state: Any
-    hidden: Float[Array, " d_model"]
+    hidden: Float[Array, " d_model"] = eqx.field(default_factory=lambda: jnp.zeros(0, jnp.float32))
     """Its last hidden state, a router's feature; empty if there is none."""
-    has_draft: Bool[Array, ""]
+    has_draft: Bool[Array, ""] = eqx.field(default=True, converter=jnp.asarray)
     """`False` if it proposes nothing; drafting ends here."""
-
-    def __init__(self, logits, state, hidden=None, has_draft: bool | Array = True):
-        self.logits, self.state = logits, state
-        self.hidden = jnp.zeros(0, jnp.float32) if hidden is None else hidden
-        self.has_draft = jnp.asarray(has_draft)
 
 
 class Drafter(eqx.Module):
@@ -76,6 +69,10 @@ class Drafter(eqx.Module):
     def commit(self, state: Any, output: PrimaryOutput) -> Any:
         """The state after verification: exactly `output.length` tokens are read."""
 
+    def embed(self, tokens: Int[Array, " k"], primary: Transformer) -> Float[Array, "k d_embed"]:
+        """The embeddings of these tokens for a router: the primary's, if the drafter has none of its own."""
+        return primary.embed(tokens)
+
     def check_primary(self, primary: Transformer) -> None:
         """Raise `BadInput` if this drafter cannot draft for `primary`."""
 
@@ -91,15 +88,23 @@ class PrimaryReader(Drafter):
     | `EarlyExit` | the primary's own keys and values | a norm and one matrix |
 
     A subclass names its `kind` (in files and on the command line). It is built by
-    `cls(secondary, primary_config, **settings, key=key)`, without `secondary` if it has none of its own
-    (`needs_secondary = False`). Nothing else is needed to train, save, load and decode with it.
+    `cls(secondary, primary_config, **settings, key=key)` from a small `Transformer` and the primary's sizes,
+    without `secondary` if it has none of its own (`needs_secondary = False`). Both have one vocabulary.
+    Nothing else is needed to train, save, load and decode with it.
     """
 
     kind: ClassVar[str]
     needs_secondary: ClassVar[bool] = True
-    config: eqx.AbstractVar[TransformerConfig]
-    """Sizes of what drafts."""
     primary_config: eqx.AbstractVar[TransformerConfig]
+
+    @property
+    def config(self) -> TransformerConfig:
+        """Sizes of what drafts: the secondary's, unless a subclass says otherwise."""
+        return self.secondary.config  # pyright: ignore
+
+    def embed(self, tokens: Int[Array, " k"], primary: Transformer) -> Float[Array, "k d_embed"]:
+        """The secondary's embeddings, or the primary's."""
+        return getattr(self, "secondary", primary).embed(tokens)
 
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -137,15 +142,11 @@ class PrimaryReader(Drafter):
 
     def check_primary(self, primary: Transformer) -> None:
         """Raise `BadInput` unless `primary` has the sizes this model was built for."""
-        differing = {
-            name: (wanted, got)
-            for name, wanted in self.primary_config.to_dict().items()
-            if name != "max_len" and (got := getattr(primary.config, name)) != wanted
-        }
-        expected = ", ".join(f"{name}={wanted}" for name, (wanted, _) in differing.items())
-        got = ", ".join(f"{name}={got}" for name, (_, got) in differing.items())
-        fix = "pass the primary it was trained with"
-        require(not differing, f"a primary with {expected} for this {self.kind}", got, fix)
+        wanted, got = self.primary_config.to_dict(), primary.config.to_dict()
+        differing = [name for name in wanted if name != "max_len" and wanted[name] != got[name]]
+        show = lambda sizes: ", ".join(f"{name}={sizes[name]}" for name in differing)
+        expected, fix = f"a primary with {show(wanted)}", "pass the primary it was trained with"
+        require(not differing, f"{expected} for this {self.kind}", show(got), fix)
 
 
 def readers() -> dict[str, type[PrimaryReader]]:

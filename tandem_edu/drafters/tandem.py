@@ -8,8 +8,6 @@ residual stream y_i^(j), and its keys and values from
 
 Both go through the secondary layer's own norm and key/value projection. In other words: **the secondary is
 an ordinary transformer whose cache the primary overwrites each time it has read a block.**
-
-Axis names: `seq` tokens, `depth` = primary's n_layers + 1 residual states, `d_primary` its width.
 """
 
 from typing import Any, ClassVar
@@ -41,18 +39,13 @@ class TandemCache(eqx.Module):
 class Tandem(PrimaryReader):
     """A secondary tied to a primary.
 
-    **Arguments:**
-
-    - `secondary`: the small `Transformer`.
-    - `primary_config`: the primary's sizes; its vocabulary must be the secondary's.
     - `layer_map` (ℓ): which of the primary's states each secondary layer reads, see `resolve_layer_map`.
     - `own_history`: beyond the paper. `True` keeps the secondary's own keys and values of past blocks
       *beside* the primary's, which then have a key/value projection of their own.
 
     Raises `BadInput` where the two models do not fit together.
 
-    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
-    ...                         d_ff=16, max_len=16)
+    >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
     >>> primary = Transformer(cfg, key=jax.random.key(0))
     >>> tandem = Tandem(Transformer(cfg, key=jax.random.key(1)), cfg, key=jax.random.key(2))
     >>> tokens = jax.numpy.array([1, 5, 2, 7])
@@ -91,11 +84,6 @@ class Tandem(PrimaryReader):
         self.primary_config = primary_config
         self.own_history = own_history
 
-    @property
-    def config(self) -> TransformerConfig:
-        """The secondary's config."""
-        return self.secondary.config
-
     def settings(self) -> dict[str, Any]:
         states = [list(projection.states) for projection in self.projections]
         return {"layer_map": states, "own_history": self.own_history}
@@ -121,8 +109,7 @@ class Tandem(PrimaryReader):
     def start(self, output: PrimaryOutput, max_draft_len: int, block_len: Int[Array, ""]) -> TandemCache:
         """The primary's keys and values of the prompt.
 
-        With `own_history` the secondary also reads the prompt, in blocks of `block_len` that end where the
-        prompt ends.
+        With `own_history` the secondary also reads the prompt, in blocks of `block_len` up to its end.
         """
         empty = Cache.empty(self.config, output.cache.capacity)
         if not self.own_history:
@@ -177,10 +164,7 @@ class Tandem(PrimaryReader):
         return Draft(self.secondary.logits(states[-1])[0], TandemCache(own, state.primary), states[-1][0])
 
     def _overwrite(self, state: TandemCache, output: PrimaryOutput) -> TandemCache:
-        """Write the primary's keys and values of what it has just read; the text has `output.length` tokens.
-
-        Entries beyond that length belong to rejected drafts and are never attended to.
-        """
+        """Write the primary's keys and values of what it has just read, `output.length` tokens in all."""
         rope = self.secondary.rope(positions(output.tokens.shape[0], start=output.start))
         cache = (state.own if state.primary is None else state.primary).with_length(output.start)
         for layer, kv in enumerate(self._primary_keys_values(output.hidden, rope)):

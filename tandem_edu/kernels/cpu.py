@@ -9,8 +9,7 @@ compiler compiles it at first use, and the user's cache folder keeps the result.
 Up to `MAX_ROWS` rows, a row's result does not depend on the other rows, to the last bit. So a verification
 of γ + 1 tokens computes exactly what decoding one token at a time computes.
 
-XLA does everything where there is no C compiler, on Windows, on a GPU or TPU, in training, and with
-`TANDEM_EDU_KERNELS=0`.
+XLA does it all on Windows, a GPU or a TPU, in training, without a compiler, or if `TANDEM_EDU_KERNELS=0`.
 """
 
 import ctypes
@@ -45,12 +44,7 @@ FUNCTIONS = ("tandem_matmul", "tandem_matmul_transposed", "tandem_attention")
 def matmul(
     x: Float[Array, "rows d_in"], weight: Float[Array, "_ _"], transposed: bool = False
 ) -> Float[Array, "rows d_out"]:
-    """x W for `weight` [d_in, d_out], or x Wᵀ for `weight` [d_out, d_in] with `transposed`.
-
-    >>> x, weight = jnp.arange(6.0).reshape(2, 3), jnp.ones((3, 4))
-    >>> matmul(x, weight)[:, 0].tolist(), matmul(x, weight.T, transposed=True)[:, 0].tolist()
-    ([3.0, 12.0], [3.0, 12.0])
-    """
+    """x W for `weight` [d_in, d_out], or x Wᵀ for `weight` [d_out, d_in] with `transposed`."""
     small = x.shape[0] <= MAX_ROWS and x.dtype == weight.dtype == jnp.float32
     return _MATMULS[transposed](x, weight) if small and available() else xla_matmul(x, weight, transposed)
 
@@ -76,8 +70,6 @@ def attention(xla_attention: Callable, q: Array, kv_sources: Sequence, masks: Se
 
 @cache  # made once: outside `jit`, JAX compiles each new function again
 def _batched_attention(xla_attention: Callable) -> Callable:
-    """The attention of a batch of texts."""
-
     def compiled(q, kv_sources, masks):
         head_dim = q.shape[-1]
         # `cpu.c` reads whole vectors, so heads of another width are padded with zeros.
@@ -156,7 +148,8 @@ def available() -> bool:
         return False
     for name in FUNCTIONS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
-    library.tandem_set_threads(min(MAX_THREADS, _usable_cores()))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    library.tandem_set_threads(min(MAX_THREADS, cores))
     return True
 
 
@@ -167,14 +160,10 @@ def _load() -> ctypes.CDLL:
         raise OSError("no C compiler")
     command = [
         compiler,
-        "-O3",
-        "-ffp-contract=fast",
+        *("-O3", "-ffp-contract=fast", "-fno-strict-aliasing", "-fPIC", "-shared", "-w", "-pthread"),
         "--param=avoid-fma-max-bits=0",  # else GCC would round a loop with one sum in its own way
         "-fno-tree-vectorize",  # a sum that is vectorised here and not there would be rounded differently
-        "-fno-strict-aliasing",
-        *("-fPIC", "-shared", "-w", "-pthread"),
-        f"-I{SOURCE.parent}",
-        f"-I{jax.ffi.include_dir()}",
+        *(f"-I{SOURCE.parent}", f"-I{jax.ffi.include_dir()}"),
         "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native",
     ]
     # Another processor, compiler or version of JAX needs another file.
@@ -188,12 +177,6 @@ def _load() -> ctypes.CDLL:
         with written_whole(path) as part:
             subprocess.run([*command, str(SOURCE), "-o", str(part)], check=True, timeout=180)
         return ctypes.CDLL(str(path))
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> list[str]:

@@ -10,11 +10,7 @@ FEW_ROWS = 16
 
 
 def argmax(scores: Shaped[Array, "*batch vocab"]) -> Int[Array, "*batch"]:
-    """The index of the first highest score, as `jnp.argmax`; XLA's own takes several times as long.
-
-    >>> argmax(jnp.array([0.1, 0.4, 0.4])).tolist()
-    1
-    """
+    """The index of the first highest score, as `jnp.argmax`; XLA's own takes several times as long."""
     vocab = scores.shape[-1]
     is_highest = scores == jnp.max(scores, axis=-1, keepdims=True)
     ids = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
@@ -23,22 +19,14 @@ def argmax(scores: Shaped[Array, "*batch vocab"]) -> Int[Array, "*batch"]:
 
 
 def take_rows(table: Float[Array, "rows width"], ids: Int[Array, "*batch"]) -> Float[Array, "*batch width"]:
-    """`table[ids]`. XLA would share a gather of a few rows among the cores, which takes longer.
-
-    >>> take_rows(jnp.arange(6.0).reshape(3, 2), jnp.array([2, 0])).tolist()
-    [[4.0, 5.0], [0.0, 1.0]]
-    """
+    """`table[ids]`. XLA would share a gather of a few rows among the cores, which takes longer."""
     if ids.ndim == 1 and 0 < ids.size <= FEW_ROWS:
         return jnp.stack([table[i] for i in ids])
     return table[ids]
 
 
 def compute_once(function: Callable[[Array], PyTree], x: Shaped[Array, " n"]) -> PyTree:
-    """`function(x)` for an x ≥ 0. XLA would inline it into each of its uses and compute it again there.
-
-    >>> compute_once(lambda x: 2 * x, jnp.arange(3)).tolist()
-    [0, 2, 4]
-    """
+    """`function(x)` for an x ≥ 0. XLA would inline it into each of its uses and compute it again there."""
     shapes = jax.eval_shape(function, x)
     zeros = lambda _: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     # The branch is always taken; XLA cannot know that, and does not move code across a branch.
@@ -47,9 +35,5 @@ def compute_once(function: Callable[[Array], PyTree], x: Shaped[Array, " n"]) ->
 
 @jax.checkpoint
 def silu_product(gate: Float[Array, "*batch d_ff"], up: Float[Array, "*batch d_ff"]) -> Array:
-    """silu(gate) · up. The gradient computes it again, which takes less time than reading it from memory.
-
-    >>> [round(x, 3) for x in silu_product(jnp.array([0.0, 1.0]), jnp.array([3.0, 2.0])).tolist()]
-    [0.0, 1.462]
-    """
+    """silu(gate) · up. The gradient computes it again, which takes less time than reading it from memory."""
     return jax.nn.silu(gate) * up

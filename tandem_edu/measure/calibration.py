@@ -41,10 +41,8 @@ def calibration(
     require(len(confidence) > 0, "at least one verified draft", "none", "decode more text")
     index = np.minimum((np.asarray(confidence, np.float64) * bins).astype(int), bins - 1)
     inside = [index == b for b in range(bins)]
-    means = [
-        tuple(float(np.mean(values[mask], dtype=np.float64)) if mask.any() else None for mask in inside)
-        for values in (confidence, accepted)
-    ]
+    mean = lambda values: float(np.mean(values, dtype=np.float64)) if len(values) else None
+    means = (tuple(mean(values[mask]) for mask in inside) for values in (confidence, accepted))
     return Calibration(tuple(int(mask.sum()) for mask in inside), *means)
 
 

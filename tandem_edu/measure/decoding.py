@@ -1,4 +1,4 @@
-"""Compare drafters: the same prompts, the same primary, every drafter at every block length.
+"""Compare drafters at several block lengths, and a router at several thresholds, on the same prompts.
 
 The baseline is the primary alone on the same prompts in the same rounds. Times are of whole requests at
 batch 1, with the prompt and without compilation.
@@ -7,16 +7,16 @@ batch 1, with the prompt and without compilation.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from tandem_edu.decode import Output, Sampling, generate, speculate
+from tandem_edu.decode import LearnedRouter, Output, Sampling, generate, speculate
 from tandem_edu.decode.request import check_key
 from tandem_edu.decode.trace import summarise
-from tandem_edu.drafters import Drafter, PrimaryReader
-from tandem_edu.errors import BadInput, require
+from tandem_edu.drafters import Drafter
+from tandem_edu.errors import require
 from tandem_edu.measure.timing import timed
 from tandem_edu.model import Transformer
 
@@ -49,17 +49,10 @@ class Comparison:
     primary_outputs: tuple[Output, ...] = field(repr=False)
     primary_seconds: np.ndarray
     runs: tuple[Run, ...]
+    drafters: list[str]
+    block_lens: list[int]
+    """In increasing order."""
     greedy: bool
-
-    @property
-    def drafters(self) -> list[str]:
-        """The drafters' names, in the order given."""
-        return list(dict.fromkeys(run.drafter for run in self.runs))
-
-    @property
-    def block_lens(self) -> list[int]:
-        """The block lengths compared, in increasing order."""
-        return sorted({run.block_len for run in self.runs})
 
     def of(self, drafter: str) -> list[Run]:
         """One drafter's runs, by block length."""
@@ -67,11 +60,10 @@ class Comparison:
 
     def run(self, drafter: str, block_len: int) -> Run:
         """One run. Raises `BadInput` for a drafter or a block length that was not compared."""
-        for run in self.of(drafter):
-            if run.block_len == block_len:
-                return run
+        runs = [run for run in self.of(drafter) if run.block_len == block_len]
         known = f"one of {', '.join(self.drafters)} at γ = {', '.join(map(str, self.block_lens))}"
-        raise BadInput(known, f"{drafter} at γ = {block_len}", "add it to the comparison")
+        require(bool(runs), known, f"{drafter} at γ = {block_len}", "add it to the comparison")
+        return runs[0]
 
     def fastest(self, drafter: str) -> Run:
         """The drafter's run with the highest median speedup."""
@@ -80,7 +72,7 @@ class Comparison:
 
 def compare(
     primary: Transformer,
-    drafters: Mapping[str, Transformer | PrimaryReader | Drafter],
+    drafters: Mapping[str, Transformer | Drafter],
     prompts: Sequence[np.ndarray],
     max_new_tokens: int,
     block_lens: Sequence[int] = (1, 2, 3, 4, 6, 8),
@@ -96,7 +88,6 @@ def compare(
     Prompt i is continued with the key `jax.random.fold_in(key, i)`, whatever the drafter. With
     `num_samples`, each request asks for that many continuations. `options` go to `speculate`:
     `verification="block"`, a `router`, or one `max_draft_len` for all (by default each γ has its own).
-
     Raises `BadInput` for no drafter, no prompt or no block length, and whatever `speculate` raises.
     """
     for name, given in (("drafter", drafters), ("prompt", prompts), ("block length", block_lens)):
@@ -106,16 +97,58 @@ def compare(
         for name, drafter in drafters.items()
         for block_len in block_lens
     }
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "sampling": sampling,
-        "key": key,
-        "num_samples": num_samples,
+    settings = {"max_new_tokens": max_new_tokens, "sampling": sampling, "key": key}
+    settings |= {"num_samples": num_samples}
+    seconds, outputs = decoded_in_turns(primary, decoders, prompts, settings, repetitions, progress)
+    alone, greedy = seconds[ALONE], sampling is None or sampling.greedy
+    runs = tuple(Run(*of, outputs[of], seconds[of], alone / seconds[of]) for of in decoders)
+    compared = list(drafters), sorted(set(block_lens))
+    return Comparison(tuple(prompts), outputs[ALONE], alone, runs, *compared, greedy)
+
+
+class Threshold(NamedTuple):
+    """A router at one τ, over all prompts. The means are per cycle."""
+
+    threshold: float
+    drafted: float
+    accepted: float
+    wasted: float
+    """Share of the drafts that were not accepted."""
+    tokens_per_call: float
+    speedup: np.ndarray
+    """float[repetitions], over the primary alone in the same round."""
+
+
+def sweep_thresholds(
+    primary: Transformer,
+    drafter: Transformer | Drafter,
+    prompts: Sequence[np.ndarray],
+    router: LearnedRouter,
+    thresholds: Sequence[float],
+    block_len: int = 8,
+    repetitions: int = 3,
+    progress: bool = False,
+    **settings: Any,
+) -> list[Threshold]:
+    """Decode every prompt at every τ (0 is a constant γ = `block_len`), in turns with the primary alone.
+
+    A higher τ ends blocks earlier: fewer drafts are wasted, and fewer tokens come out of each call of the
+    primary. Where the two costs balance depends on the machine. `settings` are those of `generate`. Raises
+    `BadInput` for no τ or no prompt, and what `speculate` raises.
+    """
+    for name, given in (("threshold", thresholds), ("prompt", prompts)):
+        require(len(given) > 0, f"at least one {name}", "none", "pass one")
+    decoders = {
+        tau: speculating(primary, drafter, block_len, router=router.with_threshold(tau)) for tau in thresholds
     }
     seconds, outputs = decoded_in_turns(primary, decoders, prompts, settings, repetitions, progress)
-    alone = seconds[ALONE]
-    runs = tuple(Run(*of, outputs[of], seconds[of], alone / seconds[of]) for of in decoders)
-    return Comparison(tuple(prompts), outputs[ALONE], alone, runs, sampling is None or sampling.greedy)
+    sweep = []
+    for tau in thresholds:
+        counts = summarise([out.trace for out in outputs[tau]])
+        wasted = 1 - counts["accepted"] / max(1, counts["drafted"])
+        means = counts["mean_drafted"], counts["mean_accepted"], wasted, counts["block_efficiency"]
+        sweep.append(Threshold(tau, *means, seconds[ALONE] / seconds[tau]))
+    return sweep
 
 
 def speculating(primary: Transformer, drafter: Any, block_len: int, **options: Any) -> Callable[..., Output]:
@@ -133,17 +166,17 @@ def decoded_in_turns(
 ) -> tuple[dict[Any, np.ndarray], dict[Any, tuple[Output, ...]]]:
     """Decode every prompt with each decoder and with the primary alone (`ALONE`), in turns.
 
-    A decoder is called with `prompt` and `settings`. Each prompt has its own key, the same for all decoders.
-    Returns seconds, float[repetitions], of all prompts together, and outputs, one per prompt, by decoder.
+    A decoder is called with `prompt`, `settings` and the prompt's own key. Returns by decoder seconds,
+    float[repetitions], of all prompts together, and outputs, one per prompt.
     """
     key, latest = settings.get("key"), {}
     if key is not None:
         check_key(key)
     keys = [key if key is None else jax.random.fold_in(key, i) for i in range(len(prompts))]
+    requests = [{**settings, "prompt": prompt, "key": own} for prompt, own in zip(prompts, keys, strict=True)]
 
     def decode(name: Any, decoder: Callable[..., Output]) -> tuple[Output, ...]:
-        pairs = zip(prompts, keys, strict=True)
-        latest[name] = tuple(decoder(prompt=prompt, **{**settings, "key": key}) for prompt, key in pairs)
+        latest[name] = tuple(decoder(**request) for request in requests)
         return latest[name]
 
     contenders = {ALONE: partial(generate, primary), **decoders}

@@ -33,14 +33,13 @@ PRESETS = (
 
 
 def read_time(hardware: Hardware, weights: float | int, tokens: float | int) -> float:
-    """time(n), in seconds, for n = `tokens` and N = `weights`. Raises `BadInput` unless both are above 0.
+    """time(n) in seconds, for n = `tokens` and N = `weights`. Raises `BadInput` unless both are above 0.
 
     >>> chip = Hardware("round numbers", peak=1e12, bandwidth=1e11, bytes_per_weight=4)
     >>> read_time(chip, weights=1e9, tokens=1), read_time(chip, weights=1e9, tokens=100)
     (0.04, 0.2)
     """
-    for name, value in (("weights", weights), ("tokens", tokens)):
-        require(value > 0, f"{name} above 0", value, "count them")
+    require(weights > 0 and tokens > 0, "weights and tokens above 0", (weights, tokens), "count them")
     memory = weights * hardware.bytes_per_weight / hardware.bandwidth
     return max(memory, 2 * weights * tokens / hardware.peak)
 

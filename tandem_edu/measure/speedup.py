@@ -5,9 +5,12 @@ block (γ + 1 tokens), both in decoding steps of the primary. Measure v; it is a
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from tandem_edu.decode import Trace
+from tandem_edu.decode.trace import records_of_one_text
 from tandem_edu.errors import require
 
 
@@ -21,7 +24,7 @@ def tokens_per_call(acceptance: Sequence[float | None]) -> float:
     (1.75, 1.5)
     """
     alphas = np.asarray([0.0 if alpha is None else alpha for alpha in acceptance], float)
-    valid = bool(np.all((alphas >= 0) & (alphas <= 1)))
+    valid = all(0 <= alpha <= 1 for alpha in alphas)
     require(valid, "acceptance rates in [0, 1]", acceptance, "pass shares, not percentages")
     return 1.0 + float(np.sum(np.cumprod(alphas)))
 
@@ -41,3 +44,29 @@ def wall_clock_factor(tokens: float, block_len: int, draft_cost: float, verify_c
     got, fix = f"c={draft_cost} and v={verify_cost}", "divide both by the primary's step"
     require(draft_cost >= 0 and verify_cost > 0, "costs in units of one decoding step", got, fix)
     return tokens / (verify_cost + block_len * draft_cost)
+
+
+class Span(NamedTuple):
+    """One span of work by one model, "primary" or "drafter", and the tokens emitted at its end."""
+
+    who: str
+    start: float
+    end: float
+    tokens: int
+
+
+def timeline(trace: Trace, draft_cost: float, verify_cost: float) -> list[Span]:
+    """The spans of one text. Time and costs are in decoding steps of the primary.
+
+    `draft_cost` is c, `verify_cost` is v(γ), both measured. A call of the primary costs 1 if nothing is
+    drafted, as in `generate`. Raises `BadInput` for a cost that is not above 0, and for a batch.
+    """
+    require(draft_cost > 0 and verify_cost > 0, "costs above 0", (draft_cost, verify_cost), "measure them")
+    rows = records_of_one_text(trace)
+    call = verify_cost if any(row["drafted"] for row in rows) else 1.0
+    spans, now = [], 0.0
+    for row in rows:
+        if row["drafted"]:
+            spans.append(Span("drafter", now, now := now + row["drafted"] * draft_cost, 0))
+        spans.append(Span("primary", now, now := now + call, row["emitted"]))
+    return spans

@@ -1,8 +1,8 @@
 """How long one step takes: the primary reads some tokens, or a drafter drafts one.
 
 Many steps run inside one compiled loop, each on what the step before it wrote. So Python's dispatch does
-not count, and the compiler can move nothing of a step out of the loop. Only the kernels of a CPU stop at
-the tokens that the cache holds, XLA attends to all its slots: so both `length` and `capacity` are given.
+not count, and the compiler can move nothing of a step out of the loop. Only a CPU's kernels stop at the
+`length` tokens that the cache holds; XLA attends to all its `capacity` slots.
 """
 
 from functools import partial
@@ -24,8 +24,8 @@ def read_steps(
 ) -> Work:
     """`steps` times, `model` reads `width` new tokens: 1 is a decode step, γ + 1 a verification.
 
-    Each step starts one token later, from `length` on; at the end of the cache (`capacity` slots) the next
-    one starts at `length` again. Raises `BadInput` if the tokens do not fit.
+    Each step starts one token later; at the end of the cache the next one starts at `length` again. Raises
+    `BadInput` if the tokens do not fit.
     """
     cache = _prompt(model, length, width, capacity).cache
     # All widths take turns at the same lengths: 16 new tokens fit at each of them, where the cache allows.
@@ -59,7 +59,7 @@ def _prompt(primary: Transformer, length: int, width: int, capacity: int) -> Pri
 def _read(model, block, cache, length, count, steps):
     def step(i, carry):
         block, cache = carry
-        logits, cache = model.extend(block, cache.with_length(length + i % count))
+        logits, _, cache = model.extend(block, cache.with_length(length + i % count))
         return argmax(logits), cache
 
     return lax.fori_loop(0, steps, step, (block, cache))[0]

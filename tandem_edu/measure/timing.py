@@ -1,4 +1,4 @@
-"""Timing side by side: contenders take turns, so that whatever slows the machine slows them all."""
+"""Timing side by side, where contenders take turns; and the interval beside a figure."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -26,9 +26,9 @@ def timed(
 ) -> tuple[dict[Any, np.ndarray], dict[Any, float]]:
     """Seconds of each contender, float[repetitions], and seconds of its first call, which compiles.
 
-    The order is A B C A B C ..., so the ratio of two contenders is taken repetition by repetition.
-    Results that are JAX arrays are waited for. `progress` shows a bar. `pause` is a wait before each turn,
-    in seconds. Raises `BadInput` for `repetitions` below 1.
+    The order is A B C A B C ..., so that whatever slows the machine slows them all: the ratio of two
+    contenders is taken repetition by repetition. Results that are JAX arrays are waited for. `pause` is a
+    wait before each turn, in seconds. Raises `BadInput` for `repetitions` below 1.
 
     >>> add = lambda: sum(range(10))
     >>> seconds, first = timed({"a call": add, "a step": Work(add, units=2)}, repetitions=3)
@@ -37,12 +37,44 @@ def timed(
     """
     at_least(1, repetitions, "repetitions", "5 shows the spread")
     works = {name: one if isinstance(one, Work) else Work(one) for name, one in contenders.items()}
-    rounds: list[dict[Any, float]] = [{} for _ in range(repetitions + 1)]
-    turns = [(seconds, name) for seconds in rounds for name in works]
-    for seconds, name in progress_bar(turns, show=progress, desc="measuring", unit=" runs"):
+    seconds: dict[Any, list[float]] = {name: [] for name in works}
+    turns = list(works) * (repetitions + 1)
+    for name in progress_bar(turns, show=progress, desc="measuring", unit=" runs"):
         time.sleep(pause)
         began = time.perf_counter()
         jax.block_until_ready(works[name].run())
-        seconds[name] = time.perf_counter() - began
-    first, *others = rounds
-    return {name: np.array([one[name] for one in others]) / works[name].units for name in works}, first
+        seconds[name].append(time.perf_counter() - began)
+    first = {name: each.pop(0) for name, each in seconds.items()}
+    return {name: np.array(each) / works[name].units for name, each in seconds.items()}, first
+
+
+class Interval(NamedTuple):
+    """A figure and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+def spread(values: np.ndarray) -> Interval:
+    """Median, lower and upper quartile.
+
+    >>> spread(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    Interval(value=3.0, low=2.0, high=4.0)
+    """
+    return Interval(*np.quantile(values, [0.5, 0.25, 0.75]).tolist())
+
+
+def share_interval(share: float, count: int) -> Interval:
+    """A share of `count` independent trials and its 95 % interval (Wilson 1927).
+
+    >>> f"{share_interval(1.0, 10):.2f}"
+    '1.00 [0.72, 1.00]'
+    """
+    z = 1.96
+    middle, scale = share + z**2 / (2 * count), 1 + z**2 / count
+    half = z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
+    return Interval(share, (middle - half) / scale, (middle + half) / scale)

@@ -2,4 +2,4 @@
 
 from tandem_edu.model.cache import Cache
 from tandem_edu.model.config import TransformerConfig
-from tandem_edu.model.transformer import Embedding, Transformer
+from tandem_edu.model.transformer import Embedding, LanguageModel, Transformer

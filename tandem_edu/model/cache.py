@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from tandem_edu.model.config import TransformerConfig
 
-KV = tuple[Float[Array, "*batch n_kv_heads len head_dim"], Float[Array, "*batch n_kv_heads len head_dim"]]
+KV = tuple[Float[Array, "*batch n_kv_heads _ head_dim"], Float[Array, "*batch n_kv_heads _ head_dim"]]
 
 
 class Cache(eqx.Module):
@@ -23,8 +23,7 @@ class Cache(eqx.Module):
     Choose `capacity` at least as large as the longest text plus the widest write (γ_max + 1):
     `lax.dynamic_update_slice` moves a write that would run over the end, and so would destroy entries.
 
-    >>> cfg = TransformerConfig(vocab_size=8, d_model=4, n_layers=2, n_heads=2, n_kv_heads=1,
-    ...                         d_ff=8, max_len=16)
+    >>> cfg = TransformerConfig(8, d_model=4, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=8, max_len=16)
     >>> cache = Cache.empty(cfg, capacity=20)
     >>> len(cache.k), cache.k[0].shape, int(cache.length)
     (2, (1, 20, 2), 0)

@@ -46,29 +46,26 @@ class TransformerConfig:
     d_embed: int | None = None
 
     def __post_init__(self) -> None:
-        # Plain numbers, because JSON has no others. The class is frozen, hence this way.
-        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_len"):
-            object.__setattr__(self, name, at_least(1, getattr(self, name), name, "fix the config"))
-        if self.d_embed is not None:
-            object.__setattr__(self, "d_embed", at_least(1, self.d_embed, "d_embed", "leave it out"))
-        for name in ("rope_theta", "norm_eps"):
-            object.__setattr__(self, name, positive(getattr(self, name), name, "leave it out"))
-        for name in ("tie_embeddings", "shared_vocab"):
-            value = getattr(self, name)
-            require(isinstance(value, bool), f"{name} to be True or False", repr(value), "fix the config")
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if field.type is bool:
+                require(isinstance(value, bool), f"{name} to be True or False", repr(value), "fix the config")
+            elif field.type is float:
+                value = positive(value, name, "leave it out")
+            elif value is not None or field.type is int:
+                value = at_least(1, value, name, "fix the config")
+            # A plain number, because JSON has no others. The class is frozen, hence this way.
+            object.__setattr__(self, name, value)
         d_model, n_heads, n_kv_heads = self.d_model, self.n_heads, self.n_kv_heads
+        expected = "d_model divisible by 2 · n_heads (rotary embeddings rotate pairs)"
         got = f"d_model={d_model} and n_heads={n_heads}"
-        fix = f"take d_model={-(-d_model // n_heads) * n_heads}"
-        require(d_model % n_heads == 0, "d_model divisible by n_heads", got, fix)
-        expected = "an even head_dim = d_model / n_heads (rotary embeddings rotate pairs)"
-        got = f"{d_model} / {n_heads} = {self.head_dim}"
-        require(self.head_dim % 2 == 0, expected, got, "halve n_heads or double d_model")
-        got = f"n_heads={n_heads} and n_kv_heads={n_kv_heads}"
-        fix = f"take n_kv_heads={n_heads} or 1"
+        fix = f"take d_model={-(-d_model // (2 * n_heads)) * 2 * n_heads}"
+        require(d_model % (2 * n_heads) == 0, expected, got, fix)
+        got, fix = f"n_heads={n_heads} and n_kv_heads={n_kv_heads}", f"take n_kv_heads={n_heads} or 1"
         require(n_heads % n_kv_heads == 0, "n_heads divisible by n_kv_heads", got, fix)
         fits = self.d_embed is None or self.shared_vocab
-        got = f"d_embed={self.d_embed} and shared_vocab=False"
-        require(fits, "d_embed only together with shared_vocab=True", got, "leave d_embed out")
+        expected = "d_embed only together with shared_vocab=True"
+        require(fits, expected, f"d_embed={self.d_embed} and shared_vocab=False", "leave d_embed out")
 
     @property
     def head_dim(self) -> int:
@@ -87,11 +84,8 @@ class TransformerConfig:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "TransformerConfig":
         """The config of `to_dict`. Raises `BadInput` for missing or unknown fields."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = fields.keys() - known if isinstance(fields, dict) else fields
-        fix = "was this written by another version?"
-        require(not unknown, f"fields among {sorted(known)}", unknown, fix)
         try:
             return cls(**fields)
         except TypeError as error:
-            raise BadInput("every size of a TransformerConfig", error, "add what is missing") from None
+            fix = "was this written by another version?"
+            raise BadInput("the fields of a TransformerConfig", error, fix) from None

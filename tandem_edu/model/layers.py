@@ -18,8 +18,6 @@ from tandem_edu.model.cache import KV
 from tandem_edu.model.config import TransformerConfig
 
 Rope = tuple[Float[Array, "seq half_dim"], Float[Array, "seq half_dim"]]
-KVSource = tuple[Float[Array, "*batch n_kv_heads _ head_dim"], Float[Array, "*batch n_kv_heads _ head_dim"]]
-"""Keys and values like `KV`, but each source has a length of its own."""
 CHUNK = 64
 """Queries that a whole text's attention handles together."""
 
@@ -78,23 +76,24 @@ def rotate(
 
 def attend(
     q: Float[Array, "*batch n_heads q_len head_dim"],
-    kv_sources: Sequence[KVSource],
+    kv_sources: Sequence[KV],
     masks: Sequence[Bool[Array, "q_len _"]],
+    chunk: int = CHUNK,
 ) -> Float[Array, "*batch n_heads q_len head_dim"]:
     """softmax(q kᵀ / √head_dim) v over the keys that the masks allow. Each query must see one key at least.
 
     Keys and values may come from several sources, with one mask each, such as a secondary's own and its
     primary's. One softmax runs over all of them, and none is copied.
 
-    Square masks are those of a whole text, where no query sees a later key. Its queries go in chunks, and
-    each chunk reads the keys up to its own end: nearly half of the products are never formed.
+    Square masks are those of a whole text, where no query sees a later key beyond its chunk. The queries go
+    in chunks, and each chunk reads the keys up to its own end: nearly half of the products are never formed.
     """
     q_len = q.shape[-2]
-    if q_len <= CHUNK or any(mask.shape[-1] != q_len for mask in masks):
+    if q_len <= chunk or any(mask.shape[-1] != q_len for mask in masks):
         return kernels.attention(softmax_attention, q, kv_sources, masks)
     chunks = []
-    for start in range(0, q_len, CHUNK):
-        end = min(start + CHUNK, q_len)
+    for start in range(0, q_len, chunk):
+        end = min(start + chunk, q_len)
         sources = [(k[..., :end, :], v[..., :end, :]) for k, v in kv_sources]
         seen = [mask[start:end, :end] for mask in masks]
         chunks.append(kernels.attention(softmax_attention, q[..., start:end, :], sources, seen))
@@ -203,11 +202,12 @@ class Block(eqx.Module):
         self,
         x: Float[Array, "*batch seq d_model"],
         rope: Rope,
-        kv_sources: Sequence[KVSource],
+        kv_sources: Sequence[KV],
         masks: Sequence[Bool[Array, "seq _"]],
+        chunk: int = CHUNK,
     ) -> Float[Array, "*batch seq d_model"]:
         """x + attention to `kv_sources`, then + the SwiGLU of that."""
         q = rotate(split_heads(linear(self.attention_norm(x), self.wq), self.kv.head_dim), rope)
-        heads = jnp.swapaxes(attend(q, kv_sources, masks), -2, -3)
+        heads = jnp.swapaxes(attend(q, kv_sources, masks, chunk), -2, -3)
         x = x + linear(heads.reshape(x.shape), self.wo)
         return x + self.mlp(self.mlp_norm(x))

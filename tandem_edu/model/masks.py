@@ -17,9 +17,7 @@ def positions(count: int, start: int | Int[Array, ""] = 0) -> Int[Array, " count
 
 
 def visible(
-    key: Int[Array, " kv_len"],
-    last: Int[Array, " q_len"],
-    first: Int[Array, " q_len"] | None = None,
+    key: Int[Array, " kv_len"], last: Int[Array, " q_len"], first: Int[Array, " q_len"] | None = None
 ) -> Bool[Array, "q_len kv_len"]:
     """Query i sees the keys at positions first_i ≤ t ≤ last_i; without `first`, all t ≤ last_i.
 

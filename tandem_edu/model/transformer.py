@@ -8,8 +8,9 @@ Axis names: `seq` tokens of a text, `q_len` new tokens after the cached ones, `d
 stream, `depth` = n_layers + 1 residual states (0 = embeddings, last = input of the final norm).
 """
 
+import abc
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import equinox as eqx
 import jax
@@ -20,10 +21,10 @@ from tandem_edu import kernels
 from tandem_edu.errors import require
 from tandem_edu.model.cache import KV, Cache
 from tandem_edu.model.config import TransformerConfig
-from tandem_edu.model.layers import Block, KVSource, RMSNorm, Rope, init_weight, linear, rope_table
+from tandem_edu.model.layers import CHUNK, Block, RMSNorm, Rope, init_weight, linear, rope_table
 from tandem_edu.model.masks import positions, visible
 
-KVSources = Callable[[int, KV, Any], tuple[Sequence[KVSource], Any]]
+KVSources = Callable[[int, KV, Any], tuple[Sequence[KV], Any]]
 """(layer, the layer's own keys and values, carry) → what the layer attends to, and the next carry."""
 
 
@@ -52,22 +53,50 @@ class Embedding(eqx.Module):
         return scores.reshape(*x.shape[:-1], -1)
 
 
-class Transformer(eqx.Module):
+class LanguageModel(eqx.Module):
+    """What predicts a text's next token by itself, in one pass over a whole text or with a cache."""
+
+    kind: ClassVar[str]
+    """Its name in files."""
+    config: eqx.AbstractVar[TransformerConfig]
+
+    @abc.abstractmethod
+    def __call__(self, tokens: Int[Array, "*batch seq"]) -> Float[Array, "*batch seq vocab"]:
+        """The next token's logits at every position."""
+
+    @abc.abstractmethod
+    def prefill(self, tokens, length, capacity: int) -> tuple[Array, Any]:
+        """Read a prompt into a new cache, see `Transformer.prefill`."""
+
+    @abc.abstractmethod
+    def extend(self, tokens, cache) -> tuple[Array, Array, Any]:
+        """Read more tokens after the cached ones, see `Transformer.extend`."""
+
+    @abc.abstractmethod
+    def embed(self, tokens: Int[Array, "*batch seq"]) -> Float[Array, "*batch seq d_model"]:
+        """The vector of each token."""
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments beside `config`, JSON-able."""
+        return {}
+
+
+class Transformer(LanguageModel):
     """A Llama-style decoder.
 
-    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1,
-    ...                         d_ff=16, max_len=16)
+    >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
     >>> model = Transformer(cfg, key=jax.random.key(0))
     >>> tokens = jnp.array([1, 5, 2])
     >>> logits, hidden = model(tokens, return_hidden=True)
     >>> logits.shape, hidden.shape
     ((3, 8), (3, 3, 8))
     >>> prompt, cache = model.prefill(tokens, length=2, capacity=20)
-    >>> step, cache = model.extend(tokens[2:], cache)
+    >>> step, _, cache = model.extend(tokens[2:], cache)
     >>> bool(jnp.allclose(step[0], logits[2], atol=1e-5)), int(cache.length)
     (True, 3)
     """
 
+    kind: ClassVar[str] = "transformer"
     embedding: Embedding
     embed_in: Float[Array, "d_embed d_model"] | None
     embed_out: Float[Array, "d_model d_embed"] | None
@@ -97,18 +126,15 @@ class Transformer(eqx.Module):
     def __call__(self, tokens: Int[Array, "*batch seq"], *, return_hidden: bool = False):
         """Next-token logits `float[*batch, seq, vocab]` at every position.
 
-        With `return_hidden` also the residual stream, `float[*batch, n_layers + 1, seq, d_model]`:
-        0 = embeddings, l = after layer l, the last one is the input of the final norm. Raises `BadInput`
-        unless `tokens` is an array of integers.
+        With `return_hidden` also the residual stream, `float[*batch, depth, seq, d_model]`.
+        Raises `BadInput` unless `tokens` is an array of integers.
         """
         got = getattr(tokens, "dtype", type(tokens).__name__)
         integers = hasattr(tokens, "dtype") and jnp.issubdtype(tokens.dtype, jnp.integer)
         require(integers, "tokens as an array of integers", got, "pass jnp.array(tokens)")
         position = positions(tokens.shape[-1])
-        own_keys_values = lambda layer, kv, carry: ([kv], carry)
-        states, _ = self.run_layers(
-            self.embed(tokens), self.rope(position), [visible(position, last=position)], own_keys_values
-        )
+        causal, own_keys_values = [visible(position, last=position)], lambda layer, kv, carry: ([kv], carry)
+        states, _ = self.run_layers(self.embed(tokens), self.rope(position), causal, own_keys_values)
         logits = self.logits(states[-1])
         return (logits, jnp.stack(states, axis=-3)) if return_hidden else logits
 
@@ -119,23 +145,18 @@ class Transformer(eqx.Module):
 
         Returns the residual stream of every position and the cache.
         """
-        _, hidden, cache = self.extend(tokens, Cache.empty(self.config, capacity), return_hidden=True)
+        _, hidden, cache = self.extend(tokens, Cache.empty(self.config, capacity))
         return hidden, cache.with_length(length)
 
-    @overload
-    def extend(self, tokens, cache, *, return_hidden: Literal[False] = False) -> tuple[Array, Cache]: ...
-    @overload
-    def extend(self, tokens, cache, *, return_hidden: Literal[True]) -> tuple[Array, Array, Cache]: ...
-    def extend(self, tokens: Int[Array, " q_len"], cache: Cache, *, return_hidden: bool = False):
-        """Read `q_len` more tokens after the cached ones.
+    def extend(
+        self, tokens: Int[Array, " q_len"], cache: Cache
+    ) -> tuple[Float[Array, "q_len vocab"], Float[Array, "depth q_len d_model"], Cache]:
+        """Read more tokens after the cached ones: their logits, residual stream, and the longer cache.
 
-        Returns their logits `float[q_len, vocab]`, with `return_hidden` their residual stream
-        `float[n_layers + 1, q_len, d_model]`, and the longer cache. `cache.length + q_len` must not exceed
-        the capacity.
+        `cache.length + q_len` must not exceed the capacity.
         """
         states, cache = self.extend_states(self.embed(tokens), cache)
-        logits = self.logits(states[-1])
-        return (logits, jnp.stack(states), cache) if return_hidden else (logits, cache)
+        return self.logits(states[-1]), jnp.stack(states), cache
 
     def extend_states(
         self, x: Float[Array, "q_len d_model"], cache: Cache
@@ -154,17 +175,19 @@ class Transformer(eqx.Module):
         kv_sources: KVSources,
         carry: Any = None,
         depth: int | None = None,
+        chunk: int = CHUNK,
     ) -> tuple[list[Float[Array, "*batch seq d_model"]], Any]:
         """The loop over the layers (or the first `depth` of them): all residual states, the last carry.
 
         `kv_sources` says which keys and values each layer attends to, one `mask` for each. It is all that
-        distinguishes a full pass, a cached one, and a secondary that attends to its primary.
+        distinguishes a full pass, a cached one, and a secondary that attends to its primary. `chunk` is
+        `attend`'s.
         """
         states = [x]
         for layer, block in enumerate(self.blocks[:depth]):
             kv = block.keys_values(states[-1], rope)
             sources, carry = kv_sources(layer, kv, carry)
-            states.append(block(states[-1], rope, sources, masks))
+            states.append(block(states[-1], rope, sources, masks, chunk))
         return states, carry
 
     def rope(self, position: Int[Array, " seq"]) -> Rope:
@@ -185,7 +208,7 @@ class Transformer(eqx.Module):
         return self.embedding.logits(x if self.embed_out is None else linear(x, self.embed_out))
 
 
-def append_to_cache(layer: int, kv: KV, cache: Cache) -> tuple[Sequence[KVSource], Cache]:
+def append_to_cache(layer: int, kv: KV, cache: Cache) -> tuple[Sequence[KV], Cache]:
     """`kv_sources` of a cached pass: write the new keys and values, attend to all that the cache holds."""
     cache = cache.append(layer, kv)
     return [cache[layer]], cache
@@ -196,9 +219,8 @@ def _check_embedding(config: TransformerConfig, embedding: Embedding | None) -> 
         fix = "pass embedding=primary.embedding, or set shared_vocab=False"
         require(not config.shared_vocab, "an embedding to share", None, fix)
         return
-    rows, width = embedding.table.shape
-    expected = f"an embedding of {config.vocab_size} tokens x {config.embed_dim}"
-    fix = f"set vocab_size={rows}, shared_vocab=True and d_embed={width}"
-    require((rows, width) == (config.vocab_size, config.embed_dim), expected, f"{rows} x {width}", fix)
-    got = f"shared_vocab={config.shared_vocab} with an embedding"
-    require(config.shared_vocab, "shared_vocab=True with an embedding to share", got, "set it, or pass none")
+    (rows, width), shares = embedding.table.shape, config.shared_vocab
+    fits = shares and (rows, width) == (config.vocab_size, config.embed_dim)
+    expected = f"shared_vocab=True and an embedding of {config.vocab_size} tokens x {config.embed_dim}"
+    fix = f"set vocab_size={rows}, shared_vocab=True and d_embed={width}, or pass none"
+    require(fits, expected, f"shared_vocab={shares} and {rows} x {width}", fix)

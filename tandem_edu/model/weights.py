@@ -1,12 +1,12 @@
 """Arrays in files: safetensors, never pickle. A file also holds one JSON object, the metadata.
 
 An array's name is its path in the model, such as `blocks.0.mlp.w_gate`. An embedding that a model shares
-with its primary (`config.shared_vocab`) belongs to the primary. It is neither trained nor stored with the
-model that uses it.
+with its primary (`config.shared_vocab`) is the primary's, and neither trained nor stored with that model.
 """
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tandem_edu.files import written_whole
 from tandem_edu.model.transformer import Embedding, Transformer
 
 FilePath = str | os.PathLike[str]
+ARRAYS = jax.Array, np.ndarray, jax.ShapeDtypeStruct
 _METADATA = "tandem_edu"  # the name of our JSON in a safetensors header
 
 
@@ -31,23 +32,27 @@ def trainable(model: PyTree) -> PyTree[bool]:
 
     This says what is trained and what is stored, as a filter for `eqx.partition`.
     """
-
-    def marks(part: Any) -> PyTree[bool]:
-        own = jax.tree.map(_is_array, part)
-        if not _shares_embedding(part):
-            return own
-        shared = jax.tree.map(lambda _: False, part.embedding)
-        return eqx.tree_at(lambda transformer: transformer.embedding, own, shared)
-
-    return jax.tree.map(marks, model, is_leaf=_is_transformer)
+    own = jax.tree.map(lambda leaf: isinstance(leaf, ARRAYS), model)
+    return _change_shared(own, lambda embedding: jax.tree.map(lambda _: False, embedding))
 
 
 def share_embedding(model: PyTree, embedding: Embedding) -> PyTree:
     """`model` with `embedding` in each transformer that shares its primary's."""
-    replace = lambda part: eqx.tree_at(lambda one: one.embedding, part, embedding)
-    return jax.tree.map(
-        lambda part: replace(part) if _shares_embedding(part) else part, model, is_leaf=_is_transformer
-    )
+    return _change_shared(model, lambda _: embedding)
+
+
+def _change_shared(model: PyTree, change: Callable) -> PyTree:
+    """`model` with `change` applied to the embedding of each transformer that shares its primary's."""
+    shares = lambda part: isinstance(part, Transformer) and part.config.shared_vocab
+    changed = lambda part: eqx.tree_at(lambda t: t.embedding, part, replace_fn=change)
+    return jax.tree.map(lambda part: changed(part) if shares(part) else part, model, is_leaf=shares)
+
+
+def check_float32(model: PyTree) -> None:
+    """Raise `BadInput` for weights of another dtype than the files' and the caches'."""
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))}
+    fix = "cast them: jax.tree.map(lambda x: x.astype(jnp.float32), model)"
+    require(dtypes <= {"float32"}, "weights in float32", ", ".join(sorted(dtypes)), fix)
 
 
 def named_arrays(tree: PyTree) -> dict[str, Any]:
@@ -109,15 +114,3 @@ def read_arrays(path: FilePath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     fix = "pass one that tandem_edu wrote, or read a Hugging Face folder with te.from_hf"
     require(isinstance(metadata, dict), expected, "safetensors of another program", fix)
     return arrays, metadata
-
-
-def _is_transformer(part: Any) -> bool:
-    return isinstance(part, Transformer)
-
-
-def _shares_embedding(part: Any) -> bool:
-    return isinstance(part, Transformer) and part.config.shared_vocab
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)

@@ -5,33 +5,33 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tandem_edu.show.palette import ACCEPTED, PRIMARY, REJECTED, plain, series
-from tandem_edu.show.picture import Picture, canvas, legend
+from tandem_edu.show.picture import Picture, canvas, legend, shifts
 
 
-def acceptance_prob(p: np.ndarray, q: np.ndarray, strings: Sequence[str], limit: int = 12) -> Picture:
-    """Bars of the primary's p and the drafter's q over the `limit` most probable tokens.
+def acceptance_prob(p: np.ndarray, q: np.ndarray, strings: Sequence[str]) -> Picture:
+    """Bars of the primary's p and the drafter's q over the 12 most probable tokens, and over all others.
 
     The area in both is Σ min(p, q) = 1 - TV(p, q), the probability that a draft from q is accepted. The
     part of p above q is the residual; after a rejection, the next token is drawn from it.
     """
     order = np.argsort(np.maximum(p, q))[::-1]
-    shown, others = order[:limit], order[limit:]
+    shown, others = order[:12], order[12:]
     both = np.minimum(p, q)
     accepted = float(both.sum())
-    rest = f", and the {len(others):,} others together" if len(others) else ""
-    axis = f"the {len(shown)} most probable tokens{rest}"
+    axis = f"the {len(shown)} most probable tokens, and the {len(others):,} others together"
     figure, axes = canvas(f"A draft is accepted with probability {accepted:.0%}", axis, "probability", 7.2)
-    labels = [label_of(strings[int(token)]) for token in shown] + ["others"] * bool(rest)
-    x, bottom = np.arange(len(labels)), np.zeros(len(labels))
+    labels = [*(label_of(strings[int(token)]) for token in shown), "others"]
+    bottom = np.zeros(len(labels))
     for part, colour, hatch, alpha, label in (
         (both, ACCEPTED, "", 1.0, "min(p, q): accepted"),
         (p - both, PRIMARY, "///", 0.6, "p above q: residual"),
         (q - both, REJECTED, "...", 0.6, "q above p: rejected"),
     ):
-        heights = np.append(part[shown], part[others].sum())[: len(x)]
-        axes.bar(x, heights, bottom=bottom, color=colour, hatch=hatch, alpha=alpha, label=label)
+        heights = np.append(part[shown], part[others].sum())
+        look = {"color": colour, "hatch": hatch, "alpha": alpha, "label": label}
+        axes.bar(range(len(labels)), heights, bottom=bottom, **look)
         bottom = bottom + heights
-    axes.set_xticks(x, labels, rotation=45, ha="right", fontsize=9)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=9)
     legend(axes)
     top = ", ".join(f"{strings[t]!r} p {p[t]:.0%} q {q[t]:.0%}" for t in shown[:3])
     parts = f"{accepted:.0%} are in both and accepted, {1 - accepted:.0%} of q are rejected"
@@ -41,21 +41,16 @@ def acceptance_prob(p: np.ndarray, q: np.ndarray, strings: Sequence[str], limit:
 def frequencies(expected: np.ndarray, observed: Mapping[str, np.ndarray], strings: Sequence[str]) -> Picture:
     """Shares of the sampled tokens beside the distribution that they should follow."""
     figure, axes = canvas("Do the samples follow p?", "token", "share", 7.2, 3.6)
-    x, parts = np.arange(len(strings)), [_shares("p", expected)]
+    x, shift = np.arange(len(strings)), shifts(observed, 0.12 * len(observed))
     axes.bar(x, expected, color="#dddddd", edgecolor="#777777", label="p, exact")
-    shifts = 0.12 * (np.arange(len(observed)) - (len(observed) - 1) / 2)  # no mark hides another
-    for (name, style), shift in zip(series(observed).items(), shifts, strict=True):
-        axes.plot(x + shift, observed[name], **{**style, "linestyle": "none"}, label=plain(name))  # pyright: ignore
-        parts.append(_shares(name, observed[name]))
-    labels = [label_of(string) for string in strings]
-    turned = {"rotation": 45, "ha": "right"} if max(map(len, labels)) > 3 else {}
-    axes.set_xticks(x, labels, fontsize=9, **turned)
+    for name, style in series(observed).items():
+        style["linestyle"] = "none"
+        axes.plot(x + shift[name], observed[name], **style)
+    axes.set_xticks(x, [label_of(string) for string in strings], fontsize=9)
     legend(axes)
+    shares = {"p": expected, **observed}
+    parts = [f"{name} {', '.join(f'{share:.1%}' for share in of)}" for name, of in shares.items()]
     return Picture(figure, f"Shares of {len(strings)} tokens: {'; '.join(parts)}.")
-
-
-def _shares(name: str, shares: np.ndarray) -> str:
-    return f"{name} {', '.join(f'{share:.1%}' for share in shares)}"
 
 
 def label_of(string: str, limit: int = 12) -> str:

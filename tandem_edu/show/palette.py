@@ -5,30 +5,25 @@ its own marker and line style, each kind of bar its own hatch.
 """
 
 from collections.abc import Iterable
-from itertools import cycle
 from typing import Any
+
+from matplotlib.rcsetup import cycler
 
 PRIMARY, ACCEPTED, REJECTED = "#0072B2", "#009E73", "#D55E00"
 TANDEM, GREY, BLACK = "#E69F00", "#777777", "#000000"
-DRAFTERS = [
-    ("#CC79A7", "D", ":"),
-    ("#56B4E9", "P", "--"),
-    (BLACK, "X", "-."),
-    (GREY, "*", ":"),
-    ("#A89A00", "v", "-"),  # Okabe and Ito's yellow, darkened: a thin line must be visible on white
-]
-"""Colour, marker and line of the drafters other than the tandem."""
+_PRIMARY = {"color": PRIMARY, "marker": "^", "linestyle": "-."}
+_TANDEM = {"color": TANDEM, "marker": "o", "linestyle": "-"}
+_FIXED = {"primary": _PRIMARY, "primary alone": _PRIMARY, "tandem": _TANDEM}
+# The last is Okabe and Ito's yellow, darkened: a thin line must be visible on white.
+_COLOURS = ["#CC79A7", "#56B4E9", BLACK, GREY, "#A89A00"]
+_OTHERS = cycler(color=_COLOURS, marker=list("DPX*v"), linestyle=[":", "--", "-.", ":", "-"])
 
 
 def series(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line of each name, as arguments of matplotlib's `plot`.
-
-    "primary" is always blue and "tandem" always orange; the others take turns.
-    """
-    blue = (PRIMARY, "^", "-.")
-    fixed, others = {"primary": blue, "primary alone": blue, "tandem": (TANDEM, "o", "-")}, cycle(DRAFTERS)
-    styles = {name: fixed[name] if name in fixed else next(others) for name in names}
-    return {n: {"color": c, "marker": marker, "linestyle": line} for n, (c, marker, line) in styles.items()}
+    """Arguments of matplotlib's `plot` for each name. The primary is blue, "tandem" orange; others vary."""
+    others = _OTHERS()
+    looks = {name: _FIXED[name] if name in _FIXED else next(others) for name in names}
+    return {name: {**look, "label": plain(name)} for name, look in looks.items()}
 
 
 def plain(name: str) -> str:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from tandem_edu.data import END_ID, text_of, token_strings
 from tandem_edu.decode import Output
 from tandem_edu.decode.trace import records_of_one_text
-from tandem_edu.show.tables import html_table
+from tandem_edu.show.picture import html_table
 
 KINDS = {
     "prompt": "prompt",
@@ -56,18 +56,13 @@ def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
 
 
 def token_view(
-    tokenizer: Tokenizer,
-    prompt,
-    out: Output,
-    label: str = "Decoded text",
-    meanings: Mapping[str, str] | None = None,
+    tokenizer: Tokenizer, prompt, out: Output, label: str = "Decoded text", meanings: dict[str, str] = KINDS
 ) -> str:
     """The text as HTML, each token in its kind's style, with its kind and id on hover; then as a table.
 
     `meanings` replaces those of `KINDS`, for text that is not verified. A line break is shown as ⏎.
     """
-    own = dict(meanings or {})
-    meaning = KINDS | own
+    meaning = KINDS | meanings
     pairs = [pair for pair in marked_tokens(prompt, out) if pair[0] != "prompt"]
     strings = token_strings(tokenizer, [token for _, token in pairs])
     # The prompt as a whole: some characters take several tokens.
@@ -75,14 +70,15 @@ def token_view(
     for (kind, token), string in zip(pairs, strings, strict=True):
         spans.append(span(kind, string, f"{meaning[kind]} (id {token})"))
         rows.append({"": str(len(spans) - 1), "token": repr(string), "kind": meaning[kind]})
-    counts = Counter(own.get(kind, kind) for kind, _ in pairs)
+    counts = Counter(meaning[kind] for kind, _ in pairs)
     summary = f"{label}: {', '.join(f'{count} {name}' for name, count in counts.items())}"
     return boxed(spans, summary) + html_table(rows, "Token by token", folded=True)
 
 
 def span(kind: str, string: str, title: str) -> str:
-    """One token or text in its kind's style."""
-    return f'<span style="{STYLES[kind]}" title="{escape(title)}">{visible(string)}</span>'
+    """One token or text in its kind's style, escaped, with line breaks shown as ⏎."""
+    visible = escape(string).replace("\r", "␍").replace("\n", "⏎\n")
+    return f'<span style="{STYLES[kind]}" title="{escape(title)}">{visible}</span>'
 
 
 def boxed(spans: Iterable[str], label: str) -> str:
@@ -93,35 +89,24 @@ def boxed(spans: Iterable[str], label: str) -> str:
 def legend(meanings: Mapping[str, str] | None = None) -> str:
     """The styles of `token_view` and their `meanings` by kind, as HTML."""
     meanings = meanings or {kind: KINDS[kind] for kind in ("accepted", "primary", "rejected")}
-    entries = (
-        f'<span style="{STYLES[kind]};padding:0 4px">{escape(meaning)}</span>'
-        for kind, meaning in meanings.items()
-    )
+    style = {kind: f"{STYLES[kind]};padding:0 4px" for kind in meanings}
+    entries = [f'<span style="{style[kind]}">{escape(meaning)}</span>' for kind, meaning in meanings.items()]
     box = "font-size:13px;background:#fff;color:#000;padding:4px 12px"
     return f'<div style="{box}">{" &nbsp; ".join(entries)}</div>'
 
 
 def terminal_view(tokenizer: Tokenizer, prompt, out: Output, colour: bool = True) -> str:
     """The text for a terminal: underlined green, blue, struck-out red; plain without `colour`."""
-    pairs = list(marked_tokens(prompt, out))
+    pairs, view = list(marked_tokens(prompt, out)), ""
     if not colour:
         return printable(text_of(tokenizer, [token for kind, token in pairs if kind != "rejected"]))
-    groups = ((kind, [token for _, token in group]) for kind, group in groupby(pairs, lambda pair: pair[0]))
-    return "".join(
-        f"\x1b[{_ANSI[kind]}m{printable(_joined(tokenizer, tokens))}\x1b[0m" for kind, tokens in groups
-    )
-
-
-def _joined(tokenizer: Tokenizer, tokens: list[int]) -> str:
-    """Their text; token by token if it holds the end of a text or only some bytes of a character."""
-    text = text_of(tokenizer, tokens)
-    complete = "�" not in text and END_ID not in tokens
-    return text if complete else "".join(token_strings(tokenizer, tokens))
-
-
-def visible(string: str) -> str:
-    """Escaped, with line breaks shown as ⏎."""
-    return escape(string).replace("\r", "␍").replace("\n", "⏎\n")
+    for kind, group in groupby(pairs, lambda pair: pair[0]):
+        tokens = [token for _, token in group]
+        text = text_of(tokenizer, tokens)
+        if "�" in text or END_ID in tokens:  # only some bytes of a character, or the end of a text
+            text = "".join(token_strings(tokenizer, tokens))
+        view += f"\x1b[{_ANSI[kind]}m{printable(text)}\x1b[0m"
+    return view
 
 
 def printable(string: str) -> str:

@@ -1,16 +1,19 @@
-"""How well models predict held-out text, teacher-forced.
+"""How well models predict held-out text, and how close they are to their primary. All is teacher-forced.
 
 With q the model's and p the primary's distribution at a position whose true next token is t, a position
-has these scores, in this order:
+has these scores, in this order, the last two only with a primary:
 
-- -log q(t), the cross-entropy in nats;
-- whether argmax q = t;
-- with a primary only: whether argmax q = argmax p, and TV(p, q) = ½ Σ_v abs(p(v) - q(v)).
+- cross-entropy: -log q(t), in nats;
+- accuracy: whether argmax q = t;
+- agreement: whether argmax q = argmax p, the acceptance of greedy drafts;
+- TV: ½ Σ_v abs(p(v) - q(v)); 1 - TV is the acceptance of drafts sampled at temperature 1.
 
-Axis names: `n` or `batch` windows of `window` = seq + 1 tokens.
+In decoding, a drafter continues the primary's text instead, which may be easier or harder.
+Axis names: `n` or `batch` windows of `window` = seq + 1 tokens, see `tandem_edu.data.windows`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -25,25 +28,57 @@ from tandem_edu.train.losses import LOSSES
 from tandem_edu.train.step import predict
 
 
+class Quality(NamedTuple):
+    """Means over `tokens` positions; the last two are None without a primary."""
+
+    tokens: int
+    cross_entropy: float
+    accuracy: float
+    agreement: float | None = None
+    total_variation: float | None = None
+
+
+def quality(
+    model: Model, windows: Int[np.ndarray, "n window"], primary: Transformer | None = None, block_len: int = 2
+) -> Quality:
+    """`qualities` of one model."""
+    return qualities({"": model}, windows, primary, block_len)[""]
+
+
+def qualities(
+    models: Mapping[str, Model],
+    windows: Int[np.ndarray, "n window"],
+    primary: Transformer | None = None,
+    block_len: int | Mapping[str, int] = 2,
+    batch_size: int = 8,
+) -> dict[str, Quality]:
+    """The mean scores of models on `windows`, by name; arguments and errors as of `token_scores`."""
+    scores = token_scores(models, windows, primary, block_len, batch_size)
+    count = windows[:, 1:].size
+    return {name: Quality(count, *x.mean((0, 1), dtype=np.float64).tolist()) for name, x in scores.items()}
+
+
 def token_scores(
     models: Mapping[str, Model],
     windows: Int[np.ndarray, "n window"],
     primary: Transformer | None,
-    block_lens: Mapping[str, int],
+    block_len: int | Mapping[str, int],
     batch_size: int = 8,
 ) -> dict[str, Float[np.ndarray, "n seq scores"]]:
     """The scores of each position, 2 or with a primary 4, for each model.
 
-    A model that reads the primary does so in blocks of `block_lens[name]` from position 0 on. The primary
-    reads once for all models. Raises `BadInput` for a missing or wrong primary, for a block length the
-    model does not support, for windows longer than a context, and for ids outside the vocabulary.
+    A model that reads the primary does so in blocks of `block_len` (a mapping gives each model its own) from
+    position 0 on. The primary reads once for all. Raises `BadInput` for no windows, windows longer than a
+    context, ids outside the vocabulary, a wrong primary, and a block length the model does not support.
     """
+    n, width = windows.shape
+    require(n > 0, "at least one window", n, "use a longer text")
+    block_lens = block_len if isinstance(block_len, Mapping) else dict.fromkeys(models, block_len)
     for name, model in models.items():
-        check_model(model, primary, windows.shape[1] - 1, [block_lens[name]])
+        check_model(model, primary, width - 1, [block_lens[name]])
     check_ids(models.values(), windows)
-    n = len(windows)
     # Repeated windows fill the last batch, so that all batches share one compiled program.
-    padded = np.resize(windows, (-(-n // batch_size) * batch_size, windows.shape[1]))
+    padded = np.resize(windows, (-(-n // batch_size) * batch_size, width))
     scores = {name: [] for name in models}
     for start in range(0, len(padded), batch_size):
         batch = jnp.asarray(padded[start : start + batch_size], jnp.int32)
@@ -81,8 +116,8 @@ def check_model(model: Model, primary: Transformer | None, seq_len: int, block_l
         check_same_vocabulary(primary.config, model.config)
 
 
-def check_ids(models: Iterable[Model], *rows: np.ndarray) -> None:
+def check_ids(models: Iterable[Model], ids: np.ndarray) -> None:
     """Raise `BadInput` for ids outside a model's vocabulary: JAX would clamp them or return NaN."""
-    smallest, fix = min(model.config.vocab_size for model in models), "use the tokenizer of the model"
-    for low, high in ((int(np.min(row)), int(np.max(row))) for row in rows):
-        require(0 <= low <= high < smallest, f"ids of a vocabulary of {smallest}", f"{low}..{high}", fix)
+    low, high, size = np.min(ids), np.max(ids), min(model.config.vocab_size for model in models)
+    fix = "use the tokenizer of the model"
+    require(bool(low >= 0 and high < size), f"ids of a vocabulary of {size}", f"{low}..{high}", fix)

@@ -34,16 +34,14 @@ from optax.losses import softmax_cross_entropy_with_integer_labels
 from tandem_edu.errors import require
 
 LOSSES: dict[str, Callable[..., Array]] = {
-    "ce": lambda logits, targets, teacher: softmax_cross_entropy_with_integer_labels(logits, targets),
-    "kl": lambda logits, targets, teacher: kl(log_softmax(logits), log_softmax(teacher)),
-    "reverse_kl": lambda logits, targets, teacher: kl(log_softmax(teacher), log_softmax(logits)),
-    "tv": lambda logits, targets, teacher: abs(softmax(teacher) - softmax(logits)).sum(-1) / 2,
+    "ce": lambda q, t, p: softmax_cross_entropy_with_integer_labels(q, t),
+    "kl": lambda q, t, p: kl(log_softmax(q), log_softmax(p)),
+    "reverse_kl": lambda q, t, p: kl(log_softmax(p), log_softmax(q)),
+    "tv": lambda q, t, p: abs(softmax(p) - softmax(q)).sum(-1) / 2,
     # From log p and log q, because α itself may be too small for a float.
-    "nla": lambda logits, targets, teacher: (
-        -logsumexp(jnp.minimum(log_softmax(teacher), log_softmax(logits)), axis=-1)
-    ),
+    "nla": lambda q, t, p: -logsumexp(jnp.minimum(log_softmax(p), log_softmax(q)), axis=-1),
 }
-"""`(logits, targets, teacher_logits)` -> the loss at each position. The compiler merges equal softmaxes."""
+"""(Logits of q, targets t, logits of p) -> loss at each position. The compiler merges equal softmaxes."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +63,14 @@ class Objective:
     nla: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = asdict(self).values()
+        weights, fix = asdict(self).values(), "the paper has ce=1.0 and kl=0.5"
         valid = all(isinstance(x, int | float) and 0 <= x < float("inf") for x in weights)
-        fix = "the paper has ce=1.0 and kl=0.5"
         require(valid and any(weights), "weights of at least 0, not all 0", self, fix)
 
     @property
     def distils(self) -> bool:
         """Whether the teacher's logits are needed."""
-        return any(weight for name, weight in asdict(self).items() if name != "ce")
+        return any((self.kl, self.reverse_kl, self.tv, self.nla))
 
     def __call__(
         self,
@@ -82,6 +79,5 @@ class Objective:
         teacher_logits: Float[Array, "*batch seq vocab"] | None = None,
     ) -> Float[Array, ""]:
         """The weighted sum; without a divergence it needs no teacher."""
-        given = logits, targets, teacher_logits
-        weights = {name: weight for name, weight in asdict(self).items() if weight}
-        return sum(weight * jnp.mean(LOSSES[name](*given)) for name, weight in weights.items())  # pyright: ignore
+        mean = lambda name: jnp.mean(LOSSES[name](logits, targets, teacher_logits))
+        return sum(x * mean(name) for name, x in asdict(self).items() if x)  # pyright: ignore

@@ -9,7 +9,6 @@ from typing import Any
 from tandem_edu.errors import at_least, positive, require
 from tandem_edu.train.losses import Objective
 
-# Each objective holds until its fraction of the steps.
 CROSS_ENTROPY = ((1.0, Objective(ce=1.0)),)
 CE_THEN_DISTIL = ((0.5, Objective(ce=1.0)), (1.0, Objective(ce=1.0, kl=0.5)))
 
@@ -20,27 +19,23 @@ class Recipe:
 
     **Arguments:**
 
-    - `name`: shown in reports.
     - `steps`, `batch_size`, `seq_len`: the run is `steps · batch_size · seq_len` tokens long.
-    - `learning_rate`, `warmup_steps`: it rises linearly to `learning_rate` during the first
-      `warmup_steps`, then falls along a cosine to a tenth of it at the last step.
+    - `learning_rate`: reached in `warmup_steps`, linearly; then a cosine falls to a tenth of it.
     - `micro_batches`: the batch is read in that many equal parts, in turn, and their gradients are
       averaged: less memory, and faster on a CPU. By default 4, 2 or 1, whichever divides `batch_size`.
     - `weight_decay`: AdamW's, for the linear maps. `clip_norm`: upper limit of the gradient's norm.
-    - `objectives`: the phases, `(until, objective)` with `until` a rising fraction of the steps that
-      ends at 1.0.
+    - `objectives`: the phases, `(until, objective)` with `until` a fraction of the steps; the last is 1.0.
     - `block_lens`: the training block lengths γ of a model that reads a primary; `()` for a plain
       transformer. Each step draws one of them, and the end of the first block from 1..γ, so that every
       token is seen at every position in a block.
     - `seed`: of the batches and of these draws.
-    - `eval_every`, `eval_windows`: steps between evaluations, and windows of `seq_len` held-out tokens
-      in each. The last step is always evaluated.
+    - `eval_every`: steps between evaluations, each on `eval_windows` windows; the last step has one too.
 
     Raises `BadInput` for values out of range.
 
     >>> quick = Recipe("quick", steps=100, learning_rate=1e-3, warmup_steps=10)
-    >>> quick.objective_at(99) == Objective(ce=1.0), quick.tokens
-    (True, 204800)
+    >>> quick.objective_at(99), quick.micro_batches
+    (Objective(ce=1.0, kl=0.0, reverse_kl=0.0, tv=0.0, nla=0.0), 4)
     """
 
     name: str
@@ -61,11 +56,10 @@ class Recipe:
     def __post_init__(self) -> None:
         fix, limits = "fix the recipe", dict.fromkeys(("micro_batches", "warmup_steps", "seed"), 0)
         limits |= dict.fromkeys(("steps", "batch_size", "seq_len", "eval_every", "eval_windows"), 1)
-        for name, limit in limits.items():
-            self._set(name, at_least(limit, getattr(self, name), name, fix))
-        self._set("micro_batches", self.micro_batches or math.gcd(self.batch_size, 4))
-        got = f"{self.micro_batches} for batch_size={self.batch_size}"
-        divides = self.batch_size % self.micro_batches == 0
+        checked: dict[str, Any] = {n: at_least(limits[n], getattr(self, n), n, fix) for n in limits}
+        checked["micro_batches"] = parts = checked["micro_batches"] or math.gcd(self.batch_size, 4)
+        got = f"{parts} for batch_size={self.batch_size}"
+        divides = self.batch_size % parts == 0
         require(divides, "micro_batches that divide batch_size", got, "take micro_batches=1")
         require(self.seed < 2**31, "seed below 2**31", self.seed, "take a smaller one")
         got, usual = f"{self.warmup_steps} of {self.steps}", self.steps // 20
@@ -77,21 +71,9 @@ class Recipe:
         several = isinstance(self.block_lens, tuple | list)
         require(several, "block_lens as a tuple", repr(self.block_lens), "for example block_lens=(2,)")
         # Tuples, because lists have no hash.
-        self._set("block_lens", tuple(at_least(1, n, "each of block_lens", fix) for n in self.block_lens))
-        self._set("objectives", _checked_objectives(self.objectives))
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of training text the run reads."""
-        return self.steps * self.batch_size * self.seq_len
-
-    @property
-    def uses_teacher(self) -> bool:
-        """Whether some phase needs the primary's logits."""
-        return any(objective.distils for _, objective in self.objectives)
+        checked["block_lens"] = tuple(at_least(1, n, "each of block_lens", fix) for n in self.block_lens)
+        checked["objectives"] = _checked_objectives(self.objectives)
+        vars(self).update(checked)
 
     def objective_at(self, step: int) -> Objective:
         """The objective of step 0 .. steps - 1."""
@@ -102,7 +84,6 @@ class Recipe:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
-# name: steps, objectives, block_lens
 RECIPES: dict[str, tuple[int, tuple, tuple[int, ...]]] = {
     "primary": (4000, CROSS_ENTROPY, ()),
     "secondary": (4000, CROSS_ENTROPY, ()),
@@ -110,28 +91,21 @@ RECIPES: dict[str, tuple[int, tuple, tuple[int, ...]]] = {
     "tandem-ce": (2000, CROSS_ENTROPY, (2,)),
     "tandem-distil": (2000, CE_THEN_DISTIL, (2,)),
 }
+"""name: steps, objectives, block_lens"""
 
 
 def recipe(name: str, **changes: Any) -> Recipe:
     """One of the paper's recipes, with any field changed.
 
-    | name | model | objective | γ |
-    |---|---|---|---|
-    | `primary` | the large one, from scratch | CE | |
-    | `secondary` | the small one, from scratch | CE | |
-    | `distilled` | a trained secondary | CE, then CE + λ·KL | |
-    | `tandem-ce` | a tandem over a trained secondary | CE | 2 |
-    | `tandem-distil` | a tandem over a trained secondary | CE, then CE + λ·KL | 2 |
+    `primary` and `secondary` train a model from scratch; `distilled` trains a trained secondary further,
+    `tandem-ce` and `tandem-distil` a tandem over one. The loss is CE; the two that distil then have a second
+    phase of CE + λ·KL. `distilled` and `tandem-distil` differ in nothing else: that is the tandem's effect.
 
     From the paper (arXiv:2402.08644, section 4): both models start trained, the primary is frozen, the
-    loss is on the secondary's outputs alone, γ = 2, λ = 0.5, Tandem-Distil has two phases, and the
-    baseline is distilled without the tandem. Our choices, where the paper is silent: each phase has half
-    of the steps; λ·KL(primary ‖ model) is *added* to CE, at temperature 1; random offsets; AdamW, its
-    schedule, and all sizes. `distilled` equals `tandem-distil` in every number, so their difference is
-    the tandem's effect.
-
-    Warm-up and evaluation follow `steps` unless given: 5 % of the steps, and every 10 % of them.
-    Raises `BadInput` for an unknown name or field.
+    loss is on the secondary's outputs alone, γ = 2, λ = 0.5. Our choices, where it is silent: each phase has
+    half of the steps; λ·KL(primary ‖ model) is *added* to CE, at temperature 1; random offsets; AdamW, its
+    schedule, and all sizes. Unless given, warm-up takes 5 % of the steps, and evaluation comes every 10 % of
+    them. Raises `BadInput` for an unknown name or field.
 
     >>> r = recipe("tandem-distil", steps=1000, block_lens=(2, 4, 8))
     >>> r.block_lens, r.warmup_steps, r.objective_at(499).distils, r.objective_at(500).kl
@@ -155,9 +129,7 @@ def _checked_objectives(objectives: Any) -> tuple[tuple[float, Objective], ...]:
         phases = ()
     ends = [0.0, *(until for until, _ in phases)]
     rising = all(before < after for before, after in pairwise(ends)) and ends[-1] == 1.0
-    expected = "objectives as ((until, Objective), ...) with until rising to 1.0"
+    valid = rising and all(isinstance(goal, Objective) for _, goal in phases)
     fix = "for example ((0.5, Objective()), (1.0, Objective(kl=0.5)))"
-    require(
-        rising and all(isinstance(goal, Objective) for _, goal in phases), expected, repr(objectives), fix
-    )
+    require(valid, "objectives as ((until, Objective), ...) with until rising to 1.0", repr(objectives), fix)
     return phases

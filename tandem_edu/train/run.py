@@ -1,14 +1,11 @@
 """A training run: from recipes, models and a text to the trained models and their histories.
 
-Several models may train side by side on the same batches. The frozen primary then reads each batch once for
-all of them; for a small drafter its reading costs more than the drafter's own step.
-
-A run that is killed at any moment and started again with the same folder ends with the same weights, to the
-last bit, as one that is not interrupted.
+Several models may train side by side, so that the frozen primary reads each batch once for all of them: its
+reading costs more than a small drafter's own step. A run that is killed at any moment and started again with
+the same folder ends with the same weights, to the last bit, as one that is not interrupted.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from statistics import fmean
@@ -24,9 +21,10 @@ from tandem_edu.data import Batches, windows
 from tandem_edu.drafters import Model, PrimaryReader
 from tandem_edu.errors import BadInput, require
 from tandem_edu.model import Transformer
+from tandem_edu.model.weights import FilePath
 from tandem_edu.progress import progress_bar
-from tandem_edu.train.checkpoint import Checkpoint, History, fingerprints
-from tandem_edu.train.evaluation import check_ids, check_model, token_scores
+from tandem_edu.train.checkpoint import Checkpoint, History, Models, fingerprints
+from tandem_edu.train.evaluation import check_ids, check_model, qualities
 from tandem_edu.train.recipes import Recipe
 from tandem_edu.train.step import init_state, partition, train_step
 
@@ -52,7 +50,7 @@ def train(
     valid_tokens: np.ndarray,
     *,
     primary: Transformer | None = None,
-    folder: str | os.PathLike[str] | None = None,
+    folder: FilePath | None = None,
     progress: bool = True,
     on_eval: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainResult:
@@ -66,10 +64,9 @@ def train(
     - `progress`: show a bar. `on_eval`: called with each new entry of the history.
 
     An entry of the history has `step` (steps done), `tokens` (read so far), `seconds`, `train_loss`
-    (the objective's mean since the last entry) and three means over the held-out text: `valid_loss`
-    (cross-entropy in nats), `valid_accuracy` (argmax q is the text's token) and, with a primary,
-    `valid_agreement` (argmax q is the primary's argmax). A model that reads the primary does so at the
-    recipe's first `block_len`, offset 0.
+    (the objective's mean since the last entry) and the held-out text's `valid_loss` (cross-entropy in nats),
+    `valid_accuracy` and, with a primary, `valid_agreement` (see `Quality`). A model that reads the primary
+    is evaluated at the recipe's first `block_len`, offset 0.
 
     Raises `BadInput` if model, recipe, primary and texts do not fit together, or if the folder has
     another run's checkpoint; `Diverged` if the loss or a weight is not finite.
@@ -89,74 +86,62 @@ def train(
 
 
 def train_together(
-    models: Mapping[str, tuple[Model, Recipe]],
+    models: Models,
     tokens: np.ndarray,
     valid_tokens: np.ndarray | None = None,
     *,
     primary: Transformer | None = None,
-    folder: str | os.PathLike[str] | None = None,
+    folder: FilePath | None = None,
     progress: bool = True,
     on_eval: Callable[[str, dict[str, Any]], None] | None = None,
 ) -> dict[str, TrainResult]:
     """Train several models on the same batches; each result equals that of `train`, up to rounding.
 
-    Arguments as of `train`, but `models` is name -> (model, recipe), and `on_eval` is called with a
+    As `train`, but `models` is name -> (model, recipe), and `on_eval` is called with a
     model's name and its entry. Without `valid_tokens` nothing is evaluated and the histories stay empty.
     The `seconds` of an entry are those of all models together. If one model diverges, the run ends for all.
-
-    Raises `BadInput` where `train` does, for no model, and for recipes that differ in their batches or
-    evaluations; `Diverged` as `train` does.
+    Raises `BadInput` also for no model, and for recipes that differ in their batches or evaluations.
     """
-    require(len(models) > 0, "at least one model", "none", "pass name: (model, recipe)")
-    for field in SHARED:
-        values = {name: getattr(recipe, field) for name, (_, recipe) in models.items()}
-        require(len(set(values.values())) == 1, f"one {field} for all", values, "change the recipes")
-    for model, recipe in models.values():
-        _check_recipe(model, recipe, primary)
-    (_, shared), *_ = models.values()
-    batches = Batches(tokens, shared.batch_size, shared.seq_len, shared.seed)
-    held_out = None if valid_tokens is None else windows(valid_tokens, shared.seq_len, shared.eval_windows)
-    texts = [tokens] if valid_tokens is None else [tokens, valid_tokens]
-    check_ids([model for model, _ in models.values()], *texts)
-    checkpoint = None
-    if folder is not None:
-        checkpoint = Checkpoint(folder, fingerprints(models, tokens, valid_tokens, primary))
-    run = _Run(models, primary, batches, held_out, checkpoint)
+    run = _Run(models, primary, tokens, valid_tokens, folder)
     run.go(progress, on_eval)
     return {name: TrainResult(model, run.histories[name]) for name, model in run.models().items()}
 
 
 def _check_recipe(model: Model, recipe: Recipe, primary: Transformer | None) -> None:
-    reads, name = isinstance(model, PrimaryReader), type(model).__name__
-    expected = f"a recipe {'with' if reads else 'without'} block_lens for the {name}"
+    reads = isinstance(model, PrimaryReader)
+    expected = f"a recipe {'with' if reads else 'without'} block_lens for the {type(model).__name__}"
     fix = 'take recipe("tandem-distil") for a model that reads a primary, recipe("secondary") for others'
     require(reads == bool(recipe.block_lens), expected, f"block_lens={recipe.block_lens}", fix)
     check_model(model, primary, recipe.seq_len, recipe.block_lens)
-    taught = primary is not None or not recipe.uses_teacher
+    taught = primary is not None or not any(objective.distils for _, objective in recipe.objectives)
     require(taught, "a primary for a recipe that distils", None, "pass primary=")
 
 
 class _Run:
     """The states of all models, by their names, and the loop over the steps."""
 
-    def __init__(
-        self,
-        models: Mapping[str, tuple[Model, Recipe]],
-        primary: Transformer | None,
-        batches: Batches,
-        held_out: np.ndarray | None,
-        checkpoint: Checkpoint | None,
-    ):
-        self.primary, self.batches, self.held_out = primary, batches, held_out
-        self.recipes = {name: recipe for name, (_, recipe) in models.items()}
-        self.shared = next(iter(self.recipes.values()))
+    def __init__(self, models: Models, primary: Transformer | None, tokens, valid_tokens, folder):
+        require(len(models) > 0, "at least one model", "none", "pass name: (model, recipe)")
+        for field in SHARED:
+            values = {name: getattr(recipe, field) for name, (_, recipe) in models.items()}
+            require(len(set(values.values())) == 1, f"one {field} for all", values, "change the recipes")
+        for one in models.values():
+            _check_recipe(*one, primary)
+        self.primary, self.recipes = primary, {name: recipe for name, (_, recipe) in models.items()}
+        self.shared = shared = next(iter(self.recipes.values()))
+        self.batches, self.held_out = Batches(tokens, shared.batch_size, shared.seq_len, shared.seed), None
+        check_ids([model for model, _ in models.values()], tokens)
+        if valid_tokens is not None:
+            self.held_out = windows(valid_tokens, shared.seq_len, shared.eval_windows)
+            check_ids([model for model, _ in models.values()], valid_tokens)
         self.frozen = {name: partition(model)[1] for name, (model, _) in models.items()}
         self.states = {name: init_state(*one) for name, one in models.items()}
         self.histories: dict[str, History] = {name: [] for name in models}
-        self.checkpoint, self.done = checkpoint, 0
-        if checkpoint is not None:
-            self.states, self.histories = checkpoint.load(self.states, self.histories)
-            self.done = checkpoint.step
+        self.checkpoint = None
+        if folder is not None:
+            self.checkpoint = Checkpoint(folder, fingerprints(models, tokens, valid_tokens, primary))
+            self.states, self.histories = self.checkpoint.load(self.states, self.histories)
+        self.done = int(next(iter(self.states.values())).step)
 
     def models(self) -> dict[str, Model]:
         """The models as they are now."""
@@ -164,29 +149,28 @@ class _Run:
 
     def go(self, progress: bool, on_eval: Callable[[str, dict[str, Any]], None] | None) -> None:
         """Train to the end; evaluate and save a checkpoint after each interval of `eval_every` steps."""
-        shared, tokens = self.shared, self.shared.batch_size * self.shared.seq_len
-        earlier = max((history[-1]["seconds"] for history in self.histories.values() if history), default=0.0)
-        start = time.perf_counter() - earlier
-        name = shared.name if len(self.recipes) == 1 else f"{len(self.recipes)} models"
-        settings = {"total": shared.tokens, "initial": self.done * tokens, "unit": " tokens"}
-        with progress_bar(show=progress, desc=name, unit_scale=True, **settings) as bar:
+        shared, history = self.shared, next(iter(self.histories.values()))
+        start = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
+        per_step = shared.batch_size * shared.seq_len
+        settings = {"total": shared.steps * per_step, "initial": self.done * per_step, "unit": " tokens"}
+        with progress_bar(show=progress, desc=", ".join(self.recipes), unit_scale=True, **settings) as bar:
             while self.done < shared.steps:
-                next_stop = self.done - self.done % shared.eval_every + shared.eval_every
-                losses = self._advance(min(next_stop, shared.steps), bar)
-                figures = self._evaluate()
-                seconds = time.perf_counter() - start
-                entry = {"step": self.done, "tokens": self.done * tokens, "seconds": seconds}
+                stop = min(self.done + shared.eval_every, shared.steps)
+                losses, figures = self._advance(stop, bar), self._evaluate(stop)
+                entry = {"step": stop, "tokens": stop * per_step, "seconds": time.perf_counter() - start}
                 for name in figures:
-                    self.histories[name].append(entry | {"train_loss": fmean(losses[name])} | figures[name])
+                    train_loss = fmean(float(each[name]) for each in losses)
+                    self.histories[name].append(entry | {"train_loss": train_loss} | figures[name])
                 if self.checkpoint is not None:
-                    self.checkpoint.save(self.states, self.histories, self.done)
+                    self.checkpoint.save(self.states, self.histories)
+                self.done = stop
                 if on_eval is not None:
                     for name in figures:
                         on_eval(name, dict(self.histories[name][-1]))
 
-    def _advance(self, stop: int, bar: tqdm) -> dict[str, list[float]]:
-        """Train until `stop` steps are done; the losses of these steps."""
-        losses: list[dict[str, Any]] = []
+    def _advance(self, stop: int, bar: tqdm) -> list[dict[str, Any]]:
+        """Train until `stop` steps are done; the losses of each step."""
+        losses = []
         for step in range(self.done, stop):
             inputs = (self.frozen, self.primary, jnp.asarray(self.batches(step)))
             objectives = {name: recipe.objective_at(step) for name, recipe in self.recipes.items()}
@@ -194,37 +178,36 @@ class _Run:
             losses.append(latest)
             # To read a loss is to wait for its step: read the step before, while this one is computed.
             if len(losses) > 1:
-                losses[-2] = self._finite(losses[-2], "a loss", step)
+                self._check_finite(losses[-2], "a loss", step)
                 shown = ", ".join(f"{losses[-2][name]:.3f}" for name in self.recipes)
                 bar.set_postfix(loss=shown, refresh=False)
             bar.update(self.shared.batch_size * self.shared.seq_len)
-        losses[-1] = self._finite(losses[-1], "a loss", stop)
+        self._check_finite(losses[-1], "a loss", stop)
         # The gradient may overflow where the loss does not.
         largest = lambda state: np.max([np.abs(leaf).max() for leaf in jax.tree.leaves(state.trained)])
-        self._finite({n: largest(state) for n, state in self.states.items()}, "a largest weight", stop)
-        self.done = stop
-        return {name: [each[name] for each in losses] for name in self.recipes}
+        self._check_finite({n: largest(state) for n, state in self.states.items()}, "a largest weight", stop)
+        return losses
 
-    def _evaluate(self) -> dict[str, dict[str, float]]:
+    def _evaluate(self, step: int) -> dict[str, dict[str, Any]]:
         """The figures of each model; none without a held-out text."""
         if self.held_out is None:
             return {}
         block_lens = {name: (recipe.block_lens or (1,))[0] for name, recipe in self.recipes.items()}
-        scores = token_scores(self.models(), self.held_out, self.primary, block_lens, self.shared.batch_size)
-        names = ("valid_loss", "valid_accuracy", "valid_agreement")
-        means = {name: score.mean((0, 1), dtype=np.float64).tolist() for name, score in scores.items()}
+        batch_size = self.shared.batch_size
+        measured = qualities(self.models(), self.held_out, self.primary, block_lens, batch_size)
+        losses = {name: one.cross_entropy for name, one in measured.items()}
         # Weights may be finite and so large that the logits overflow.
-        self._finite({name: loss for name, (loss, *_) in means.items()}, "a held-out loss", self.done)
-        return {name: dict(zip(names, each, strict=False)) for name, each in means.items()}
+        self._check_finite(losses, "a held-out loss", step)
+        names = ("valid_loss", "valid_accuracy", "valid_agreement")[: 2 if self.primary is None else 3]
+        return {name: dict(zip(names, one[1:], strict=False)) for name, one in measured.items()}
 
-    def _finite(self, numbers: Mapping[str, Any], what: str, step: int) -> dict[str, float]:
-        """The numbers as floats. Raises `Diverged` for infinity and NaN."""
+    def _check_finite(self, numbers: Mapping[str, Any], what: str, step: int) -> None:
+        """Raise `Diverged` for infinity and NaN."""
+        kept = "no checkpoint was kept"
+        if self.checkpoint is not None and self.done > 0:
+            kept = f"the last good checkpoint is {self.checkpoint.path} (step {self.done})"
+        fix = f"try a smaller learning_rate, more warmup_steps or a smaller clip_norm; {kept}"
         for name, number in numbers.items():
             if not math.isfinite(number):
-                kept, last = "no checkpoint was kept", self.checkpoint
-                if last is not None and last.step > 0:
-                    kept = f"the last good checkpoint is {last.path} (step {last.step})"
-                expected, got = f"finite loss and weights of {name}", f"{what} of {number} at step {step}"
-                fix = f"try a smaller learning_rate, more warmup_steps or a smaller clip_norm; {kept}"
-                raise Diverged(expected, got, fix)
-        return {name: float(number) for name, number in numbers.items()}
+                got = f"{what} of {number} at step {step}"
+                raise Diverged(f"finite loss and weights of {name}", got, fix)

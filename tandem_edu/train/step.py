@@ -1,8 +1,7 @@
 """One training step, compiled: the primary reads the batch once, each model predicts, AdamW updates it.
 
 Axis names: `batch` windows of `window` = seq + 1 tokens; inputs and targets are the same tokens, shifted by
-one. A model trains all its own arrays. The primary is frozen, and so is an embedding shared with it
-(`config.shared_vocab`).
+one. The primary is frozen, and so is an embedding shared with it (`config.shared_vocab`).
 """
 
 from collections.abc import Callable
@@ -41,17 +40,10 @@ def init_state(model: Model, recipe: Recipe) -> TrainState:
 
 
 def learning_rate(recipe: Recipe) -> optax.Schedule:
-    """The rate of step 0 .. steps - 1: a linear rise, then a cosine fall to a tenth of the peak.
-
-    Shifted by one against optax's schedule, whose first step has the rate 0.
-
-    >>> rate = learning_rate(Recipe("", steps=100, learning_rate=1.0, warmup_steps=10))
-    >>> [round(float(rate(step)), 3) for step in (0, 4, 9, 99)]
-    [0.1, 0.5, 1.0, 0.1]
-    """
+    """The rate of step 0 .. steps - 1: a linear rise, then a cosine fall to a tenth of the peak."""
     peak = recipe.learning_rate
     rate = optax.warmup_cosine_decay_schedule(0.0, peak, recipe.warmup_steps, recipe.steps, peak / 10)
-    return lambda count: rate(count + 1)
+    return lambda count: rate(count + 1)  # the first step of optax's schedule has the rate 0
 
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformation:
@@ -73,38 +65,28 @@ def decayed(trained: PyTree) -> PyTree[bool]:
 
 
 def draw_block(recipe: Recipe, step: Int[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """`block_len` and `offset` of a step, a pure function of (seed, step).
+    """`block_len`, uniform over `recipe.block_lens`, and `offset`, uniform over 0 .. block_len - 1.
 
-    `block_len` is uniform over `recipe.block_lens`, `offset` over 0 .. block_len - 1. Both are traced
-    values, so all block lengths share one compiled step.
+    A pure function of (seed, step). Both are traced values, so all block lengths share one compiled step.
     """
     which_key, offset_key = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), step))
     block_len = jax.random.choice(which_key, jnp.array(recipe.block_lens, jnp.int32))
     return block_len, jax.random.randint(offset_key, (), 0, block_len)
 
 
-def predict(
-    model: Model,
-    primary: Transformer | None,
-    tokens: Int[Array, "batch seq"],
-    hidden: Float[Array, "batch depth seq d_primary"] | None,
-    block: tuple[Int[Array, ""], Int[Array, ""]] | None,
-) -> Float[Array, "batch seq vocab"]:
-    """Teacher-forced logits. Only a `PrimaryReader` uses the primary, its states and (block_len, offset)."""
+def predict(model: Model, primary, tokens, hidden, block) -> Float[Array, "batch seq vocab"]:
+    """Teacher-forced logits; only a `PrimaryReader` uses the primary, its states and (block_len, offset)."""
     if isinstance(model, PrimaryReader):
         return model.teacher_forced(primary, tokens, hidden, *block)  # pyright: ignore
     return model(tokens)
 
 
-def mean_over(
-    function: Callable[..., PyTree], trained: PyTree, parts: Int[Array, "parts batch window"]
-) -> PyTree:
+def mean_over(function: Callable, trained: PyTree, parts: Int[Array, "parts batch window"]) -> PyTree:
     """The mean of `function(trained, part)` over the parts, in turn: only one part's activations are kept."""
     if parts.shape[0] == 1:
         return function(trained, parts[0])
     add = lambda total, part: (jax.tree.map(jnp.add, total, function(trained, part)), None)
-    zeros = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype)
-    start = jax.tree.map(zeros, jax.eval_shape(function, trained, parts[0]))
+    start = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, trained, parts[0]))
     return jax.tree.map(lambda leaf: leaf / parts.shape[0], jax.lax.scan(add, start, parts)[0])
 
 
@@ -118,8 +100,8 @@ def train_step(
     """The next state of each model by its name, and its loss before the step.
 
     `inputs` are the frozen part of each model, the primary (or `None`) and the batch. The memory of
-    `states` is reused. Recipes and objectives are static: a new objective compiles a new program, and the
-    compiler leaves out what that objective does not need, such as the primary's head without distillation.
+    `states` is reused. Recipes and objectives are static: a new objective compiles a new program, without
+    what that objective does not need, such as the primary's head.
     """
     frozen, primary, batch = inputs
     blocks = {name: draw_block(r, states[name].step) if r.block_lens else None for name, r in recipes.items()}

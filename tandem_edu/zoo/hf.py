@@ -1,15 +1,10 @@
 """To and from Hugging Face: the Llama format of `transformers`, a folder of JSON and safetensors.
 
-    config.json         the sizes
-    model.safetensors   the weights, float32; or shards that `model.safetensors.index.json` lists
-    tokenizer.json      the tokenizer, if one was given
-
 Our transformer *is* a Llama, so the weights only change names, and linear maps are transposed: `torch`
 keeps them as [d_out, d_in], we as [d_in, d_out]. Neither `torch` nor `transformers` is needed.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +35,7 @@ def to_hf(
     """Write `model` so that `transformers.AutoModelForCausalLM.from_pretrained(folder)` reads it.
 
     With `tokenizer`, `transformers.AutoTokenizer` reads the folder too. A secondary that shares its
-    primary's embedding is written as an ordinary model, with a copy of it. `end_id` is the token that
-    ends a text, or None if there is none.
+    primary's embedding is written with a copy of it. `end_id` is the token that ends a text, or None.
 
     Raises `BadInput` for an embedding of another width than the model's, a tokenizer with another number of
     tokens, an `end_id` outside the vocabulary, and a folder that cannot be written.
@@ -53,8 +47,7 @@ def to_hf(
     got = f"d_model={config.d_model} and d_embed={config.embed_dim}"
     fix = "export a model without shared_vocab, or with its primary's width"
     require(model.embed_in is None, "an embedding of the model's own width, as in a Llama", got, fix)
-    known = end_id is None or 0 <= end_id < config.vocab_size
-    fix = "pass None if no token ends a text"
+    known, fix = end_id is None or 0 <= end_id < config.vocab_size, "pass None if no token ends a text"
     require(known, f"end_id below vocab_size = {config.vocab_size}", end_id, fix)
     folder = Path(folder)
     if tokenizer is not None:
@@ -66,8 +59,8 @@ def to_hf(
         end = {} if name is None else {"bos_token": name, "eos_token": name}
         kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         write_json(folder / "tokenizer_config.json", kind | end | {"model_max_length": config.max_len})
-    arrays = {name: np.asarray(weight, np.float32) for name, weight in _named(model).items()}
-    weights = {name: np.ascontiguousarray(_transposed(name, array)) for name, array in arrays.items()}
+    transposed = {name: _transposed(name, weight) for name, weight in _named(model).items()}
+    weights = {name: np.array(weight, np.float32, order="C") for name, weight in transposed.items()}
     with written_whole(folder / "model.safetensors") as part:
         part.write_bytes(save(weights, {"format": "pt"}))  # `transformers` requires this entry
     write_json(folder / "config.json", to_llama(config, end_id))
@@ -76,9 +69,9 @@ def to_hf(
 def from_hf(folder: FilePath) -> Transformer:
     """Read a Llama checkpoint of `transformers`, in float32.
 
-    Raises `BadInput`, naming the field or the weight, for what our transformer does not have: another
-    architecture or activation, biases, scaled rotary embeddings, heads of another width than
-    `hidden_size / num_attention_heads`, quantised weights. Raises it too for missing or damaged files.
+    Raises `BadInput` for missing or damaged files and, naming the field or weight, for what our transformer
+    does not have: another architecture or activation, biases, scaled rotary embeddings, quantised weights,
+    heads of another width than `hidden_size / num_attention_heads`.
     """
     folder = Path(folder)
     config = from_llama(read_json(folder / "config.json", "folder with a Llama checkpoint", FETCH))
@@ -114,20 +107,18 @@ def _transposed(name: str, weight: Any) -> Any:
 
 def _read_weights(folder: Path, expected: dict[str, Any]) -> list[Array]:
     """The arrays that `expected` names, in its order and in our orientation."""
-    weights: dict[str, Array] = {}
-    for path in _weight_files(folder):
-        weights |= _read_safetensors(path)
+    weights = dict(pair for path in _weight_files(folder) for pair in _read_safetensors(path).items())
     if HEAD not in expected and HEAD in weights:
         tied = EMBEDDING in weights and np.array_equal(weights.pop(HEAD), weights[EMBEDDING])
         fix = "set tie_word_embeddings false"
         require(tied, f"{HEAD} equal to the embedding it is tied to", "another", fix)
-    extra = sorted(weights.keys() - expected.keys())
-    extra = [name for name in extra if not name.endswith("rotary_emb.inv_freq")]
+    unknown = sorted(weights.keys() - expected.keys())
+    extra = [name for name in unknown if not name.endswith("rotary_emb.inv_freq")]
     require(not extra, "the weights of a plain Llama", ", ".join(extra[:3]), "use another checkpoint")
+    fix = "fetch config.json and all weights of the same checkpoint"
     for name, leaf in expected.items():
         shape = leaf.shape if name == EMBEDDING else leaf.shape[::-1]
         got = weights[name].shape if name in weights else "no such weight"
-        fix = "fetch config.json and all weights of the same checkpoint"
         require(got == shape, f"{name} of shape {shape}", got, fix)
     return [_transposed(name, weights[name]) for name in expected]
 
@@ -139,9 +130,8 @@ def _weight_files(folder: Path) -> list[Path]:
         fix = "convert the checkpoint to safetensors: other formats hold pickles, which are never read"
         require(whole.exists(), f"a safetensors file at {whole}", "no such file", fix)
         return [whole]
-    shards = read_json(index, "index", FETCH).get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise BadInput(f"weight_map in {index}", json.dumps(shards), FETCH)
+    shards = read_json(index, "index", FETCH).get("weight_map", {})
+    require(bool(shards), f"weight_map in {index}", "none", FETCH)
     paths = [folder / Path(shard).name for shard in sorted(set(shards.values()))]
     missing = ", ".join(path.name for path in paths if not path.exists())
     require(not missing, f"all shards that {index} lists", f"no {missing}", "fetch the missing shards")

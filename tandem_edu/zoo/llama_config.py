@@ -6,7 +6,7 @@ A missing field, or one that is null, has the default of `transformers`.
 import json
 from typing import Any
 
-from tandem_edu.errors import positive, require
+from tandem_edu.errors import at_least, positive, require
 from tandem_edu.model import TransformerConfig
 
 Fields = dict[str, Any]
@@ -24,7 +24,6 @@ SIZES = {
     "tie_embeddings": "tie_word_embeddings",
 }
 DEFAULTS: Fields = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
-WORDS: dict[type, str] = {int: "positive whole number", float: "positive number", bool: "truth value"}
 # Fields with the one value that our transformer supports.
 PLAIN = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "quantization_config": None}
 
@@ -48,11 +47,10 @@ def to_llama(config: TransformerConfig, end_id: int | None) -> Fields:
 
 def from_llama(fields: Fields) -> TransformerConfig:
     """Our config. Raises `BadInput`, naming the field, for what our transformer does not support."""
-    fields = _without_nulls(fields)
-    if fields.get("hidden_act") == "swish":  # another name of silu
-        fields["hidden_act"] = "silu"
-    fields = PLAIN | {"architectures": [ARCHITECTURE], "model_type": None} | DEFAULTS | fields
+    fields = PLAIN | {"architectures": [ARCHITECTURE], "model_type": None} | DEFAULTS | _without_nulls(fields)
     fields.setdefault("num_key_value_heads", fields.get("num_attention_heads"))
+    if fields["hidden_act"] == "swish":  # another name of silu
+        fields["hidden_act"] = "silu"
     for name, only in ({"model_type": "llama", "architectures": [ARCHITECTURE]} | PLAIN).items():
         _check(fields, name, only)
     sizes = {ours: _size(fields, llama) for ours, llama in SIZES.items()}
@@ -68,11 +66,11 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _size(fields: Fields, name: str) -> Any:
-    value: Any = fields.get(name)
-    kind = type(DEFAULTS.get(name, 1))
-    valid = type(value) is kind and (kind is bool or value > 0)
-    require(valid, f"{name} in config.json, a {WORDS[kind]}", json.dumps(value), "fix the file")
-    return value
+    value, usual, fix = fields.get(name), DEFAULTS.get(name), "fix config.json"
+    if isinstance(usual, bool):
+        require(isinstance(value, bool), f"{name} to be true or false", json.dumps(value), fix)
+        return value
+    return positive(value, name, fix) if isinstance(usual, float) else at_least(1, value, name, fix)
 
 
 def _rope_theta(fields: Fields) -> float:

@@ -1,4 +1,4 @@
-"""The trained pair that comes with the package.
+"""The trained pair that comes with the package, and its text: what comes with Python, in three parts.
 
 tandem_edu/zoo/pair/tokenizer.json
 tandem_edu/zoo/pair/NAME.safetensors   weights as float16
@@ -10,19 +10,18 @@ All models share the primary's embedding and output layer. `python -m studies zo
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
-from tandem_edu.data import load_tokenizer, save_tokenizer
+from tandem_edu.data import Corpus, load_text, load_tokenizer, save_tokenizer
 from tandem_edu.data.files import read_json, write_json
 from tandem_edu.decode import LearnedRouter
 from tandem_edu.drafters import Tandem, load_model, save_model
-from tandem_edu.errors import BadInput, require
+from tandem_edu.errors import require
 from tandem_edu.model import Transformer
 from tandem_edu.model.weights import FilePath
-from tandem_edu.zoo.folders import TOKENIZER
-from tandem_edu.zoo.routers import load_router, save_router
+from tandem_edu.zoo.folders import TOKENIZER, load_router, save_router
 
 FOLDER = Path(__file__).parent / "pair"
 MODELS = ("primary", "secondary", "distilled", "tandem_ce", "tandem", "mid_size")
@@ -30,46 +29,32 @@ MODELS = ("primary", "secondary", "distilled", "tandem_ce", "tandem", "mid_size"
 
 @dataclass(frozen=True)
 class Pair:
-    """Models that belong together, and their tokenizer."""
+    """Models that belong together. Both tandems read the primary's states 1, 4, 8, and their own history."""
 
     tokenizer: Tokenizer
     primary: Transformer
-    secondary: Transformer
-    """Trained on the text alone."""
-    distilled: Transformer
-    """The same, distilled from the primary: the control of `tandem`, with equal data, steps and losses."""
-    tandem_ce: Tandem
-    """The same as a tandem, trained on the text alone."""
-    tandem: Tandem
-    """The same as a tandem, distilled from the primary. Both tandems read its states 1, 4 and 8 and keep
-    their own history."""
-    mid_size: Transformer
-    """Between secondary and primary (the paper's Otter)."""
-    router: LearnedRouter
-    """For `tandem` with block_len=8."""
-    card: dict[str, dict[str, Any]]
-    """Where each of them comes from, by its name here: data, recipe, held-out figures, versions."""
+    secondary: Transformer  # trained on the text alone
+    distilled: Transformer  # the same, distilled from the primary: the control of `tandem`
+    tandem_ce: Tandem  # the same as a tandem, trained on the text alone
+    tandem: Tandem  # the same as a tandem, distilled from the primary
+    mid_size: Transformer  # between secondary and primary (the paper's Otter)
+    router: LearnedRouter  # for `tandem` with block_len=8
+    card: dict[str, dict[str, Any]]  # by name: data, recipe, held-out figures, versions
 
 
 def load_pair(folder: FilePath | None = None) -> Pair:
-    """The shipped pair, or one that `save_pair` wrote to `folder`.
-
-    Raises `BadInput` if something of it is missing or damaged.
-    """
+    """The shipped pair, or one that `save_pair` wrote. Raises `BadInput` if a part is missing or damaged."""
     folder = FOLDER if folder is None else Path(folder)
     fix = "install the package again"
     require((folder / TOKENIZER).is_file(), f"a pair in {folder}", "none, or an incomplete one", fix)
-    primary = load_model(folder / "primary.safetensors")
-    if not isinstance(primary, Transformer):
-        raise BadInput(f"a primary in {folder}", type(primary).__name__, fix)
-    load = lambda name: load_model(folder / f"{name}.safetensors", primary.embedding)
-    others: dict[str, Any] = {name: load(name) for name in MODELS if name != "primary"}
+    models: dict[str, Any] = {"primary": load_model(folder / "primary.safetensors")}
+    for name in MODELS[1:]:
+        models[name] = load_model(folder / f"{name}.safetensors", models["primary"].embedding)
     return Pair(
         tokenizer=load_tokenizer(folder / TOKENIZER),
-        primary=primary,
         router=load_router(folder / "router.safetensors"),
         card={name: read_json(folder / f"{name}.json", "card", fix) for name in (*MODELS, "router")},
-        **others,
+        **models,
     )
 
 
@@ -87,3 +72,27 @@ def save_pair(pair: Pair, folder: FilePath) -> None:
     for name, card in pair.card.items():
         write_json(folder / f"{name}.json", card)
     save_tokenizer(pair.tokenizer, folder / TOKENIZER)
+
+
+class Texts(NamedTuple):
+    """One corpus in three parts."""
+
+    train: Corpus  # about nine tenths of the files; the models were trained on these
+    dev: Corpus  # for choices
+    test: Corpus  # for reports; no choice has used it
+
+
+def texts() -> Texts:
+    """The standard library's topics and source files (`load_text("stdlib")`) in three parts.
+
+    A file is in the same part whichever Python reads it, because the split is by name. Raises `BadInput`
+    where Python was installed without its source files.
+    """
+    train, held_out = load_text("stdlib").train_valid(0.1, seed=0)
+    test, dev = held_out.train_valid(0.5, seed=1)
+    return Texts(train, dev, test)
+
+
+def held_out_text() -> Corpus:
+    """Text that no model of the shipped pair was trained on: the development part."""
+    return texts().dev

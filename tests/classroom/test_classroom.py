@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections import Counter
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ def distributions(*shape):
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    monkeypatch.setattr(exercises, "_best", {})
+    monkeypatch.setattr(exercises, "_best", Counter())
 
 
 def test_solutions_are_the_librarys():
@@ -65,9 +66,8 @@ def test_the_best_block_is_the_fastest():
     rng = np.random.default_rng(1)
     for _ in range(50):
         alpha, cost, verify = rng.uniform(0.1, 0.95), rng.uniform(0, 0.3), np.sort(rng.uniform(1, 3, 8))
-        speeds = [
-            wall_clock_factor(tokens_per_call_iid(alpha, g), g, cost, verify[g - 1]) for g in range(1, 9)
-        ]
+        tokens = [tokens_per_call_iid(alpha, g) for g in range(1, 9)]
+        speeds = [wall_clock_factor(n, g, cost, verify[g - 1]) for g, n in enumerate(tokens, 1)]
         assert speeds[SOLUTIONS["best_block_len"](alpha, cost, verify) - 1] == pytest.approx(max(speeds))
 
 
@@ -89,12 +89,12 @@ def residual_by(left):
 
 def fastest(factor):
     """A `best_block_len` that takes the speedup to be `factor(α, tokens, c, v, γ)`."""
-    return lambda alpha, c, costs: (
-        1
-        + int(
-            np.argmax([factor(alpha, tokens_per_call_iid(alpha, g), c, v, g) for g, v in enumerate(costs, 1)])
-        )
-    )
+
+    def best(alpha, c, costs):
+        expected = lambda g: tokens_per_call_iid(alpha, g)
+        return 1 + np.argmax([factor(alpha, expected(g), c, v, g) for g, v in enumerate(costs, 1)])
+
+    return best
 
 
 def each_accepted(drafts, q, p, u):
@@ -130,7 +130,6 @@ WRONG = {
     ],
     "tokens_per_call": [lambda acceptance: 1 + sum(acceptance)],
     "best_block_len": [
-        lambda alpha, draft_cost, verify_cost: len(verify_cost),
         fastest(lambda alpha, tokens, c, v, g: tokens / v),
         fastest(lambda alpha, tokens, c, v, g: tokens / (v + c)),
         fastest(lambda alpha, tokens, c, v, g: tokens / (1 + g * c)),
@@ -169,21 +168,24 @@ def test_checking_continues_whatever_an_answer_returns_or_raises(answer, capsys)
     assert "expected" in str(report) and capsys.readouterr().err == ""
 
 
-def test_an_answers_faults_are_named_escaped_and_without_effect_on_the_cases():
+def test_an_answers_faults_are_named_and_without_effect_on_the_cases(capsys):
+    def loud(p, q):
+        warnings.warn("careful", stacklevel=1)
+        print("overflow", file=sys.stderr)  # nbgrader gives no points for a cell that writes there
+        return np.abs(p - q).sum() / 2
+
     def raises(p, q):
-        raise RuntimeError("<b>no</b>")
+        raise RuntimeError("no")
 
     def overwrites(p, q):
         p[:] = 0
         return 0.4
 
-    assert "it raised RuntimeError('<b>no</b>')" in str(check("total_variation", raises))
-    html = check("total_variation", raises)._repr_html_()
-    assert "<b>no</b>" not in html and "&lt;b&gt;no" in html
+    assert "it raised RuntimeError('no')" in str(check("total_variation", raises))
     assert check("total_variation", overwrites).points == 1
-    assert check("total_variation", SOLUTIONS["total_variation"]).points == 3
+    assert check("total_variation", loud).points == 3 and capsys.readouterr().err == ""
     assert "is the return missing" in str(check("residual", lambda p, q: None))
-    assert "(shapes (4,) and ())" in str(check("residual", lambda p, q: 1.0))
+    assert "got 'x'" in str(check("residual", lambda p, q: "x"))
     assert check("whose_keys", lambda *_: None).points == 1
     assert check("residual", lambda p, q: jnp.asarray(SOLUTIONS["residual"](p, q))).points == 4
 
@@ -193,21 +195,6 @@ def test_bad_input():
         check("nothing", len)
     with pytest.raises(BadInput, match=r"a function for residual, got ndarray: write `def residual"):
         check("residual", np.ones(3))
-
-
-def test_an_answers_warnings_are_kept_from_stderr(capsys):
-    """nbgrader gives no points for a cell that writes there."""
-
-    def loud(p, q):
-        warnings.warn("careful", stacklevel=1)
-        print("overflow", file=sys.stderr)
-        return np.abs(p - q).sum() / 2
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        report = check("total_variation", loud)
-    assert report.points == report.out_of
-    assert capsys.readouterr().err == ""
 
 
 def test_the_best_attempt_counts():

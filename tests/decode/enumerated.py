@@ -17,9 +17,8 @@ def outcomes(block: tuple, p: dict, q: dict, broken: str = "") -> np.ndarray:
         here_p, here_q = p[block[:i]], q[block[:i]]
         residual = np.maximum(share[i] * here_p - here_q, 0)
         denominator = residual.sum() + (1 - share[i])
-        h.append(
-            share[i] if broken == "h_i = p_i" else residual.sum() / denominator if denominator > 0 else 1.0
-        )
+        h_i = residual.sum() / denominator if denominator > 0 else 1.0
+        h.append(share[i] if broken == "h_i = p_i" else h_i)
         next_token.append(np.maximum(here_p - here_q, 0) if broken == "residual without p_i" else residual)
     h, next_token = [*h, share[-1]], [*next_token, p[block]]
     table = np.zeros((len(h), len(p[()])))

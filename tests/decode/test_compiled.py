@@ -40,7 +40,7 @@ def test_a_traced_block_length():
     with pytest.raises(te.BadInput, match="max_draft_len of at least 1, got None: pass it"):
         jax.jit(lambda block_len: te.speculate(primary, drafter, PROMPTS[0], 20, block_len))(3)
     drafter = as_drafter(drafter, primary)
-    router = LearnedRouter(0, (fingerprint(drafter), 4), key=jax.random.key(0))
+    router = LearnedRouter(1, (fingerprint(drafter), 4), key=jax.random.key(0))
     check = lambda block_len: check_router(router, drafter, block_len) or block_len
     assert int(jax.jit(check)(3)) == 3
     with pytest.raises(te.BadInput, match="trained with block_len=3"):
@@ -88,13 +88,12 @@ def test_gamma_and_tau_change_without_compiling_anew_with_each_kind_of_drafter(n
     """γ from 1 to 8 and τ from 0 to 1: untrained and learned routers, and blocks without verification."""
     primary, drafter = models.speaker(), models.speaker_drafters()[name]
     key, made_for = jax.random.key(0), (fingerprint(as_drafter(drafter, primary)), 8)
-    hidden = 0 if name == "lookup" else drafter.config.d_model
-    learned = LearnedRouter(hidden, made_for, top_k=2, key=key)
+    learned = LearnedRouter(1 + 2 + 2 * primary.config.d_model, made_for, top_k=2, key=key)
 
     def decode(block_len, threshold):
         how, more = Counted(1.0), {"verification": verification}
         te.speculate(primary, drafter, [1, 2], 9, block_len, how, key, **more)
-        for router in (te.ConfidenceRule(threshold), te.EntropyRule(2 * threshold)):
+        for router in (te.ConfidenceRule(threshold), te.ConfidenceRule(threshold / 2)):
             te.speculate(primary, drafter, [1, 2], 9, block_len, how, key, router, **more)
         te.speculate(primary, drafter, [1, 2], 9, 8, how, key, learned.with_threshold(threshold), **more)
         te.block_generate(primary, drafter, [1, 2], 9, block_len, sampling=how, key=key)

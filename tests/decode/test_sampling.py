@@ -97,10 +97,8 @@ def assert_inverts(vocab: int, draw, steps: int) -> None:
         assert np.all(p[drawn] > 0)
         groups = np.pad(np.float64(p), (0, side * side - vocab)).reshape(side, side)
         group, within = drawn // side, drawn % side
-        for weights, chosen, u in (
-            (groups.sum(axis=1)[None], group, grid[:, 0]),
-            (groups[group], within, grid[:, 1]),
-        ):
+        sums = groups.sum(axis=1)[None]
+        for weights, chosen, u in ((sums, group, grid[:, 0]), (groups[group], within, grid[:, 1])):
             weights = np.broadcast_to(weights, (len(grid), side))
             running = np.cumsum(weights, axis=1)
             of_chosen = lambda x, chosen=chosen: np.take_along_axis(x, chosen[:, None], axis=1)[:, 0]

@@ -110,10 +110,10 @@ def teacher_forced(name: str, size: int, text: list[int], records: list[dict]) -
         both = (slow_decoder.distribution(logits[i, t], **SAMPLED) for logits in (p, q))
         return np.sum(np.minimum(*both))
 
-    positions = [
-        block[-1] + np.arange(record["drafted"]) for block, record in zip(starts, records, strict=True)
+    return [
+        np.array([acceptance_prob(i, starts[i][-1] + t) for t in range(record["drafted"])])
+        for i, record in enumerate(records)
     ]
-    return [np.array([acceptance_prob(i, t) for t in row]) for i, row in enumerate(positions)]
 
 
 @pytest.mark.parametrize("name, size", [("plain", 256), *slow(*((name, 512) for name in TRAINED))])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from noisy_models import ONE_OF_A_KIND, writer, writer_drafters
 
-from tandem_edu.decode import ConfidenceRule, EntropyRule, Sampling, block_generate, generate, speculate
+from tandem_edu.decode import ConfidenceRule, Sampling, block_generate, generate, speculate
 
 PROMPT, NEW, KEY = [3, 11, 40, 7], 28, jax.random.key(4)
 
@@ -45,6 +45,6 @@ def test_speculate(how):
 def test_each_kind_of_drafter(name):
     given = (writer(32), writer_drafters(32)[name], [PROMPT, [2]], NEW, 4)
     how = {"sampling": Sampling(0.8, 20, 0.9), "key": KEY}
-    router = EntropyRule(1.0) if name == "plain" else ConfidenceRule(0.3)
+    router = ConfidenceRule(0.3)
     assert_same_with_64_bits(lambda: speculate(*given, **how, router=router, verification="block"))
     assert_same_with_64_bits(lambda: block_generate(*given, **how))

@@ -60,18 +60,14 @@ def _model(kind: str, primary: Transformer) -> PrimaryReader:
         return Tandem(secondary(12, 2, 2, 1), sizes, LAYER_MAPS.get(variant, "last"), bool(own), key=KEY)
     if family == "exit":
         return EarlyExit(sizes, int(variant))
-    if family == "eagle":
-        if variant == "2":
-            return Eagle(secondary(16, 2, 2, 1), sizes, "fused", key=KEY)
-        more = {"layer_map": [0, 2], "unroll": 3} if shared else {}
-        return Eagle(secondary(12, 1, 2, 1), sizes, **more, key=KEY)
-    if variant == "1":
-        return Glide(secondary(8, 1, 2), sizes)
-    return (
-        Glide(secondary(16, 2, 4), sizes, "uniform")
-        if variant == "2"
-        else Glide(secondary(8, 2, 2), sizes, [3, 1])
-    )
+    return {
+        "eagle-1": lambda: Eagle(secondary(12, 1, 2, 1), sizes, key=KEY),
+        "eagle-2": lambda: Eagle(secondary(16, 2, 2, 1), sizes, "fused", key=KEY),
+        "eagle-shared": lambda: Eagle(secondary(12, 1, 2, 1), sizes, [0, 2], unroll=3, key=KEY),
+        "glide-1": lambda: Glide(secondary(8, 1, 2), sizes),
+        "glide-2": lambda: Glide(secondary(16, 2, 4), sizes, "uniform"),
+        "glide-shared": lambda: Glide(secondary(8, 2, 2), sizes, [3, 1]),
+    }[kind]()
 
 
 def some_tokens(seed: int, *shape: int) -> jax.Array:
@@ -144,7 +140,7 @@ def decode(pair, tokens, prompt_len, block_len, accepted=(), unread=False, step=
             assert bool(draft.has_draft)
             state = draft.state
             steps.append(draft.logits)
-        _, hidden, longer = extend(primary, block, cache, return_hidden=True)
+        _, hidden, longer = extend(primary, block, cache)
         cache = longer.with_length(at + count)
         state = commit(model, state, PrimaryOutput(block, hidden, cache, jnp.int32(at)))
         assert shapes(state) == shape_at_start

@@ -122,10 +122,8 @@ def test_no_such_file(path, tmp_path):
 def test_a_file_cut_short_anywhere(tiny_secondary, path):
     save_model(tiny_secondary, path)
     whole = path.read_bytes()
-    for content in (
-        *(whole[:n] for n in (0, 1, 7, 8, 9, 200, len(whole) // 2, len(whole) - 1)),
-        whole + b"x",
-    ):
+    cuts = [whole[:n] for n in (0, 1, 7, 8, 9, 200, len(whole) // 2, len(whole) - 1)]
+    for content in (*cuts, whole + b"x"):
         path.write_bytes(content)
         with pytest.raises(BadInput, match="cut short"):
             load_model(path)
@@ -146,10 +144,10 @@ described = lambda model: foreign({"tandem_edu": f'{{"model": {model}}}'})
         (foreign({"tandem_edu": "{"}), "not a safetensors file"),
         (foreign({"tandem_edu": '{"threshold": 0.5}'}), "a model at .*, got another kind of file"),
         (described("3"), "a model at .*, got another kind of file"),
-        (described('{"kind": "cnn"}'), "a kind among .*eagle.*tandem.*transformer.*, got cnn: "),
+        (described('{"kind": "cnn"}'), "a description of the model at .*, got one without 'primary_config'"),
         (described('{"kind": "tandem"}'), "a description of the model at .*, got one without"),
         (described('{"kind": "transformer"}'), "a description of the model at .*, got one without 'config'"),
-        (described('{"kind": "transformer", "config": {"d": 1}}'), "fields among"),
+        (described('{"kind": "transformer", "config": {"d": 1}}'), "the fields of a"),
     ],
 )
 def test_a_foreign_file(path, content, message):
@@ -171,27 +169,24 @@ def test_missing_extra_and_misshapen_weights(tiny_secondary, tiny_tandem, path):
         write_arrays(changed, metadata, path)
         with pytest.raises(BadInput, match=message):
             load_model(path)
-    write_arrays(arrays, {"model": describe(tiny_tandem)}, path)
-    with pytest.raises(BadInput, match="lacks"):
-        load_model(path)
+    for kind, message in (("tandem", "lacks"), ("cnn", "a kind among .*tandem.*, got cnn: import the file")):
+        write_arrays(arrays, {"model": describe(tiny_tandem) | {"kind": kind}}, path)
+        with pytest.raises(BadInput, match=message):
+            load_model(path)
 
 
 def test_the_shared_embedding_is_missing_or_of_another_size(tiny_primary, path):
     save_model(shared_secondary(tiny_primary.embedding), path)
-    with pytest.raises(
-        BadInput, match=r"shares with its primary, got none: pass embedding=primary\.embedding"
-    ):
+    with pytest.raises(BadInput, match=r"an embedding to share, got None: pass embedding=primary\.embedding"):
         load_model(path)
     other = Embedding(config(18, 1, 1, 1), key=jax.random.key(0))
-    with pytest.raises(BadInput, match="an embedding of 13 tokens x 16, got 13 x 18"):
+    with pytest.raises(BadInput, match="an embedding of 13 tokens x 16, got shared_vocab=True and 13 x 18"):
         load_model(path, other)
 
 
 def test_what_could_not_be_loaded_is_not_saved(tiny_secondary, path):
     cast = jax.tree.map(lambda weight: weight.astype(jnp.bfloat16), tiny_secondary)
-    with pytest.raises(
-        BadInput, match=r"a model in float32, got bfloat16: cast it: .*astype\(jnp\.float32\)"
-    ):
+    with pytest.raises(BadInput, match=r"in float32, got bfloat16: cast them: .*astype\(jnp\.float32\)"):
         save_model(cast, path)
     assert not path.exists()
 

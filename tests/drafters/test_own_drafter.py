@@ -33,7 +33,6 @@ class Additive(te.PrimaryReader):
     weight: jnp.ndarray
     primary_config: te.TransformerConfig = eqx.field(static=True)
     scale: float = eqx.field(static=True)
-    config = property(lambda self: self.secondary.config)
     def __init__(self, secondary, primary_config, scale=1.0, *, key):
         self.secondary, self.primary_config, self.scale = secondary, primary_config, scale
         self.weight = jnp.zeros((primary_config.d_model, secondary.config.d_model), jnp.float32)
@@ -83,8 +82,8 @@ def own(file) -> Pair:
 def test_its_cached_pass_equals_its_teacher_forced_pass(own):
     tokens = some_tokens(30, 17)
     hidden = read_hidden(own.primary, tokens)
-    for block_len, prompt_len, unread in ((1, 0, False), (2, 10, False), (3, 7, False), (5, 1, True)):
-        logits, _ = decode(own, tokens, prompt_len, block_len, unread=unread)
+    for block_len, prompt_len in ((1, 0), (2, 10), (3, 7), (5, 1)):
+        logits, _ = decode(own, tokens, prompt_len, block_len, unread=block_len == 5)
         expected = forced(own, tokens, hidden, block_len, prompt_len)[prompt_len:]
         for cached, parallel in zip(logits, expected, strict=True):
             if cached is not None:
@@ -108,16 +107,14 @@ def test_it_trains_is_saved_and_decodes(own, tmp_path):
 
 
 def test_it_works_on_the_command_line(file, tmp_path):
-    (tmp_path / "story.txt").write_text(
-        "\n\n".join(["the cat sat on a mat and the dog ran from a hat. " * 8] * 20)
-    )
+    story = "the cat sat on a mat and the dog ran from a hat. " * 8
+    (tmp_path / "story.txt").write_text("\n\n".join([story] * 20))
     text = ["--text", "story.txt", "--steps", "4", "--seq-len", "16", "--batch-size", "2"]
     sizes = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "64"]
 
-    def run(*command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, str(file), *command], cwd=tmp_path, capture_output=True, text=True
-        )
+    def run(*arguments: str) -> str:
+        command = [sys.executable, str(file), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -1,6 +1,5 @@
 """Every drafter that reads a primary: cached pass = parallel pass = slow oracle, and who sees whom."""
 
-import copy
 import dataclasses
 import inspect
 
@@ -91,10 +90,9 @@ def test_the_last_draft_is_accepted_unread(kind):
     expected = forced(pair(kind), tokens, hidden, 3, 4)[4:]
     logits, _ = decode(pair(kind), tokens, 4, 3, unread=True)
     assert [row is None for row in logits[:6]] == [False, False, True] * 2
-    read_rows = [i for i, row in enumerate(logits) if row is not None]
-    np.testing.assert_allclose(
-        np.stack([logits[i] for i in read_rows]), expected[jnp.array(read_rows)], **close
-    )
+    for row, expected_row in zip(logits, expected, strict=True):
+        if row is not None:
+            np.testing.assert_allclose(row, expected_row, **close)
 
 
 def keep_own_keys(model, state, output):
@@ -272,18 +270,9 @@ def test_it_learns_and_the_primary_does_not(kind, tmp_path):
     from tandem_edu.train import Objective, Recipe, train
 
     primary, model = pair(kind)
-    recipe = Recipe(
-        "short",
-        steps=100,
-        learning_rate=1e-2,
-        warmup_steps=5,
-        batch_size=2,
-        seq_len=12,
-        objectives=((0.5, Objective()), (1.0, Objective(kl=0.5))),
-        block_lens=(1, 3),
-        eval_every=50,
-        eval_windows=4,
-    )
+    how = {"steps": 100, "learning_rate": 1e-2, "warmup_steps": 5, "batch_size": 2, "seq_len": 12}
+    objectives = ((0.5, Objective()), (1.0, Objective(kl=0.5)))
+    recipe = Recipe("short", objectives=objectives, block_lens=(1, 3), eval_every=50, eval_windows=4, **how)
     before = in_bytes(primary), in_bytes(model)
     run = lambda: train(model, recipe, TEXT, TEXT, primary=primary, folder=tmp_path, progress=False)
     result = run()
@@ -326,16 +315,13 @@ def test_bad_input(tiny_primary, tiny_secondary, tiny_config):
     other = dataclasses.replace(tiny_config, vocab_size=14)
     build = lambda kind, **settings: build_reader(kind, tiny_secondary, tiny_config, settings, key)
     for make, message in [
-        (lambda: EarlyExit(tiny_config, 0), r"exit_layer in 1\.\.2, got 0: "),
+        (lambda: EarlyExit(tiny_config, 0), r"exit_layer in 1\.\.2, got 0: leave it at least one"),
         (lambda: EarlyExit(tiny_config, 3), r"exit_layer in 1\.\.2, got 3: "),
         (lambda: EarlyExit(config(8, 1, 2), 1), r"exit_layer in 1\.\.0, got 1: use a deeper primary"),
         (lambda: glide(16, 1, 2), "the primary's head_dim = 4, got 8: "),
         (lambda: glide(8, 1, 2, 1), "the primary's n_kv_heads = 2, got 1: "),
         (lambda: glide(8, 1, 2, rope_theta=500.0), "the primary's rope_theta = 10000.0, got 500.0: "),
-        (lambda: glide(8, 1, 2, layer_map="fused"), '"last", "uniform" or one layer'),
-        (lambda: glide(8, 1, 2, layer_map=[0]), r"1 of the primary's layers 1\.\.3, got \(0,\)"),
-        (lambda: glide(8, 1, 2, layer_map=[4]), r"1\.\.3, got \(4,\)"),
-        (lambda: glide(8, 1, 2, layer_map=[1, 2]), "1 of the primary's"),
+        (lambda: glide(8, 1, 2, layer_map=[4]), r"\"uniform\" or 1 of .* 1\.\.3, got \[4\]"),
         (lambda: glide(8, 4, 2), 'for layer_map="last", got 4 and 3'),
         (lambda: Glide(model(8, 1, 2), other), "the same vocabulary"),
         (lambda: Eagle(tiny_secondary, other, key=key), "the same vocabulary"),
@@ -350,25 +336,11 @@ def test_bad_input(tiny_primary, tiny_secondary, tiny_config):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ONE_OF_EACH)
-def test_a_reader_drafts_for_its_own_primary(kind):
-    primary, model = pair(kind)
-
-    def check(**sizes):
-        other = copy.copy(primary)
-        object.__setattr__(other, "config", dataclasses.replace(primary.config, **sizes))
-        model.check_primary(other)
-
-    check(max_len=128)
-    with pytest.raises(BadInput, match=f"primary with d_ff=20 for this {model.kind}, got d_ff=12: pass the"):
-        check(d_ff=12)
-
-
 def test_named_cache_maps():
     assert resolve_cache_map("last", 3, 3) == (1, 2, 3)
     assert resolve_cache_map("uniform", 2, 4) == (1, 1, 2, 2)
     assert resolve_cache_map([2], 3, 1) == (2,)
     # Without the run-time type check, which would speak first.
-    for other in (5, ["last"]):
+    for other in (5, ["last"], "fused", [0], [1, 2]):
         with pytest.raises(BadInput, match=r"1 of the primary's layers 1\.\.3, got .*: give one for each"):
             inspect.unwrap(resolve_cache_map)(other, 3, 1)

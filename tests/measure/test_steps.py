@@ -17,7 +17,7 @@ def test_a_loop_of_steps_is_those_steps_one_by_one(tiny_primary, width):
     _, cache = tiny_primary.prefill(tokens, 20, 40)
     block = jnp.arange(width, dtype=jnp.int32)
     for step in range(7):  # 16 tokens fit at the lengths 20 to 24
-        logits, cache = tiny_primary.extend(block, cache.with_length(20 + step % 5))
+        logits, _, cache = tiny_primary.extend(block, cache.with_length(20 + step % 5))
         block = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     np.testing.assert_array_equal(work.run(), block)
 

@@ -52,24 +52,7 @@ def test_equals_the_oracle(variant, getkey):
     slow_logits, slow_hidden = oracle.transformer(model, tokens)
     np.testing.assert_allclose(logits, slow_logits, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(hidden, slow_hidden, rtol=1e-4, atol=1e-4)
-
-
-def test_hidden_is_the_residual_stream(model, getkey):
-    tokens = some_tokens(getkey(), 7)
-    logits, hidden = call(model, tokens, return_hidden=True)
-    assert hidden.shape == (BASE.n_layers + 1, 7, BASE.d_model)
-    assert logits.shape == (7, BASE.vocab_size)
-    assert logits.dtype == hidden.dtype == jnp.float32
-    np.testing.assert_array_equal(hidden[0], model.embed(tokens))
-    np.testing.assert_allclose(model.logits(hidden[-1]), logits, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(call(model, tokens), logits, rtol=1e-5, atol=1e-5)
-
-
-def test_a_shared_embedding_is_the_primarys(model):
-    config = dataclasses.replace(BASE, d_model=8, shared_vocab=True, d_embed=BASE.d_model)
-    secondary = Transformer(config, key=jax.random.key(3), embedding=model.embedding)
-    assert secondary.embedding.table is model.embedding.table
-    assert call(secondary, jnp.array([1, 2])).shape == (2, BASE.vocab_size)
 
 
 def test_prefill_does_not_see_the_padding(model, getkey):
@@ -81,7 +64,7 @@ def test_prefill_does_not_see_the_padding(model, getkey):
         assert int(cache.length) == length
         np.testing.assert_allclose(states[:, :length], hidden[:, :length], rtol=1e-5, atol=1e-5)
         rest = slice(length, length + 6)
-        more, states, cache = extend(model, tokens[rest], cache, return_hidden=True)
+        more, states, cache = extend(model, tokens[rest], cache)
         assert int(cache.length) == length + 6
         np.testing.assert_allclose(more, logits[rest], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(states, hidden[:, rest], rtol=1e-5, atol=1e-5)
@@ -94,7 +77,7 @@ def test_extending_equals_reading_at_once(model, getkey, q_len):
     tokens = some_tokens(getkey(), 21)
     _, cache = prefill(model, tokens[:8], 5, 32)
     for start in (5, 5 + q_len):
-        logits, cache = extend(model, tokens[start : start + q_len], cache)
+        logits, _, cache = extend(model, tokens[start : start + q_len], cache)
         expected = call(model, tokens)[start : start + q_len]
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
@@ -105,10 +88,10 @@ def test_a_rollback_forgets(model, getkey, accepted):
     tokens = some_tokens(getkey(), 14)
     wrong = (tokens[4 + accepted : 9] + 1) % BASE.vocab_size
     _, cache = prefill(model, tokens[:4], 4, 24)
-    _, cache = extend(model, jnp.concatenate([tokens[4 : 4 + accepted], wrong]), cache)
+    *_, cache = extend(model, jnp.concatenate([tokens[4 : 4 + accepted], wrong]), cache)
     assert int(cache.length) == 9
     cache = cache.with_length(4 + accepted)
-    logits, cache = extend(model, tokens[4 + accepted :], cache)
+    logits, _, cache = extend(model, tokens[4 + accepted :], cache)
     assert int(cache.length) == 14
     np.testing.assert_allclose(logits, call(model, tokens)[4 + accepted :], rtol=1e-5, atol=1e-5)
 
@@ -176,15 +159,9 @@ def test_the_gradient_reaches_every_weight(model, getkey):
             for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "max_len")
             for bad in (0, -1, True, 2.0)
         ],
-        (
-            {"d_model": 18},
-            "expected d_model divisible by n_heads, got d_model=18 and n_heads=4: take d_model=20",
-        ),
-        ({"d_model": 12}, "an even head_dim .*, got 12 / 4 = 3: halve n_heads or double d_model"),
-        (
-            {"n_kv_heads": 3},
-            "n_heads divisible by n_kv_heads, got n_heads=4 and n_kv_heads=3: take n_kv_heads=4",
-        ),
+        ({"d_model": 18}, r"divisible by 2 · n_heads .*, got d_model=18 and n_heads=4: take d_model=24"),
+        ({"d_model": 12}, r"divisible by 2 · n_heads .*, got d_model=12 and n_heads=4: take d_model=16"),
+        ({"n_kv_heads": 3}, "by n_kv_heads, got n_heads=4 and n_kv_heads=3: take n_kv_heads=4"),
         ({"d_embed": 8}, "d_embed only together with shared_vocab=True, got d_embed=8"),
         ({"d_embed": 0, "shared_vocab": True}, "d_embed of at least 1, got 0"),
         *[({"rope_theta": bad}, f"rope_theta above 0, got {bad!r}") for bad in (0.0, float("inf"), "big")],
@@ -223,9 +200,9 @@ def test_tokens_are_an_array_of_integers(model, tokens, got):
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ({**BASE.to_dict(), "dropout": 0.1}, "fields among .*dropout.*another version"),
-        ([1, 2], r"fields among .*got \[1, 2\]"),
-        ({"vocab_size": 4}, "every size of a TransformerConfig, got .*d_model.*add what is missing"),
+        ({**BASE.to_dict(), "dropout": 0.1}, "the fields of a TransformerConfig, got .*'dropout': .*version"),
+        ([1, 2], "got .* must be a mapping, not list"),
+        ({"vocab_size": 4}, "the fields of a TransformerConfig, got .*'d_model'"),
     ],
 )
 def test_a_config_that_cannot_be_loaded(written, message):
@@ -235,20 +212,14 @@ def test_a_config_that_cannot_be_loaded(written, message):
         TransformerConfig.from_dict(written) if read is None else read(TransformerConfig, written)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_a_config_survives_json(variant):
-    config = dataclasses.replace(BASE, **VARIANTS[variant])
-    assert TransformerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-
-
 def test_an_embedding_that_does_not_fit(model):
     """Shared or not, else a model would train a copy, or be stored without the embedding that it learned."""
     build = lambda config, embedding: Transformer(config, key=jax.random.key(0), embedding=embedding)
     smaller, shared = (dataclasses.replace(BASE, **more) for more in ({"d_model": 8}, {"shared_vocab": True}))
     for config, embedding, message in [
-        (smaller, model.embedding, r"an embedding of 13 tokens x 8, got 13 x 16: .*d_embed=16"),
+        (smaller, model.embedding, r"an embedding of 13 tokens x 8, got .* and 13 x 16: .*d_embed=16"),
         (shared, None, "an embedding to share, got None: pass embedding"),
-        (BASE, model.embedding, "shared_vocab=True with an embedding to share, got shared_vocab=False"),
+        (BASE, model.embedding, "shared_vocab=True and an embedding of .*, got shared_vocab=False"),
     ]:
         with pytest.raises(BadInput, match=message):
             build(config, embedding)
@@ -264,7 +235,7 @@ def test_in_64_bit_mode_a_model_stays_in_32_bits(model):
         for ids in (jnp.asarray(tokens, jnp.int32), jnp.asarray(tokens, jnp.int64)):
             full, hidden = call(built, ids, return_hidden=True)
             states, cache = prefill(built, ids[:5], 4, 16)
-            cached, longer = extend(built, ids[4:], cache)
+            cached, _, longer = extend(built, ids[4:], cache)
             np.testing.assert_allclose(full, logits, rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(cached, logits[4:], rtol=1e-5, atol=1e-5)
             floats = jax.tree.leaves((built, full, hidden, states, cached, longer.k, longer.v))

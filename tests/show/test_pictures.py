@@ -2,22 +2,26 @@
 
 import base64
 import re
-from html.parser import HTMLParser
+from xml.etree import ElementTree
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tandem_edu import show
+from tandem_edu import measure, show
 from tandem_edu.data import train_tokenizer
-from tandem_edu.decode import generate, speculate
+from tandem_edu.decode import Trace, generate, speculate
 from tandem_edu.errors import BadInput
-from tandem_edu.measure import PRESETS, Span, Threshold, calibration, compare
+from tandem_edu.measure import PRESETS, Hardware, Span, Threshold, calibration, compare
+from tandem_edu.show.distributions import label_of
 from tandem_edu.show.palette import ACCEPTED, PRIMARY, REJECTED, series
 from tandem_edu.show.tokens import marked_tokens, printable
 
 PROMPT = np.array([1, 2, 3], np.int32)
 SPEED = np.array([0.9, 1.0, 1.1])
 SPANS = [Span("drafter", 0, 0.4, 0), Span("primary", 0.4, 1.8, 3), Span("primary", 1.8, 3.2, 12)]
+P, Q = np.array([0.5, 0.3, 0.2, 0.0]), np.array([0.25, 0.25, 0.25, 0.25])
+STRINGS = ["<script>", "$x$", "\n", "d"]
 HISTORY = [{"step": 1, "valid_loss": 3.5}, {"step": 2, "valid_loss": 2.25}]
 
 
@@ -37,25 +41,11 @@ def tokenizer():
     return train_tokenizer("", vocab_size=257)
 
 
-class Checker(HTMLParser):
-    """Counts tags; an unescaped name would be one."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.tags, self.text = [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
 CALIBRATION = calibration(np.array([0.9, 0.9, 0.1]), np.array([1.0, 1.0, 0.0]), bins=5)
 SWEEP = [Threshold(tau, 4 - 3 * tau, 1.0, 1 - tau, 2.0, SPEED + tau) for tau in (0.0, 1.0)]
 LONG = "a drafter with a $very long$ name"
 TIMES = {1: np.array([1e-3, 2e-3]), 4: np.array([2e-3, 2e-3])}
+ALIKE = "p 50.0%, 30.0%, 20.0%, 0.0%; drawn 25.0%, 25.0%"
 QUALITY = {"tandem": 2.5, "primary": 2.0}, {"tandem": 0.5, "primary": 1.0}
 PICTURES = {
     "loss": (lambda c: show.loss_curves({"tandem": HISTORY}), "tandem ends at 2.25 after 2 steps"),
@@ -63,8 +53,13 @@ PICTURES = {
     "reliability": (lambda c: show.reliability({"a": CALIBRATION}), "a: expected calibration error 0.100"),
     "tokens": (lambda c: show.tokens_per_call(c), "γ = 1, 3"),
     "speedups": (lambda c: show.speedups(c), "γ = 1, 3"),
-    "mask": (lambda c: show.block_mask(24, 4, token=9), "Token 9 attends"),
+    "shares": (lambda c: show.frequencies(P, {"drawn": Q}, STRINGS), ALIKE),
+    "overlap": (lambda c: show.acceptance_prob(P, Q, STRINGS), "70% are in both"),
+    "mask": (lambda c: show.block_mask(24, 4, token=9), "tokens 0 to 7 and to its own of tokens 8 to 9"),
+    "first token": (lambda c: show.block_mask(4, 2, token=0), "of no token and to its own of token 0"),
     "roofline": (lambda c: show.roofline(PRESETS[-1], 8e9), "8 B weights"),
+    # α = 0.5, c = 0.5: (1 + α) / (1 + c) = 1 at γ = 1, and less for a larger γ.
+    "formula": (lambda c: show.speedup_curve(0.5, 0.5, 1.0), "best at γ = 1 with speedup 1.00"),
     "curve": (lambda c: show.speedup_curve(0.99, 0.05, 1.0, measured=c), r"tandem measured .* at 1, .* at 3"),
     "thresholds": (lambda c: show.thresholds(SWEEP, 0), "τ = 1: 1.0 drafts, 0% wasted, speedup 2.00"),
     "timeline": (lambda c: show.timelines({LONG: SPANS, "b": SPANS}), "b: 15 tokens in 3.2 steps"),
@@ -78,12 +73,48 @@ def test_a_picture_is_an_image_with_all_its_labels_that_says_what_it_shows(name,
     draw, words = PICTURES[name]
     picture = draw(comparison)
     assert re.search(words, picture.alt)
-    ((tag, attributes),) = Checker(picture.html()).tags
-    assert tag == "img" and attributes["alt"] == picture.alt
-    image = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
+    tag = ElementTree.fromstring(f"{picture.html()}</img>")
+    assert tag.get("alt") == picture.alt
+    image = base64.b64decode(tag.attrib["src"].removeprefix("data:image/png;base64,"))
     assert image.startswith(b"\x89PNG") and len(image) > 5_000
     box, (width, height) = picture.figure.get_tightbbox(), picture.figure.get_size_inches()
     assert 0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height
+
+
+@pytest.mark.parametrize("repeat", [1, 5])
+def test_the_common_area_is_one_minus_tv_and_the_bars_hold_all_of_p_and_q(repeat):
+    p, q = np.tile(P, repeat) / repeat, np.tile(Q, repeat) / repeat
+    (axes,) = show.acceptance_prob(p, q, STRINGS * repeat).figure.axes
+    accepted, residual, rejected = (sum(bar.get_height() for bar in part) for part in axes.containers)
+    assert accepted == pytest.approx(1 - np.abs(P - Q).sum() / 2)
+    assert accepted + residual == pytest.approx(1) and accepted + rejected == pytest.approx(1)
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(labels) == min(len(p), 12) + 1 and labels[-1] == "others"
+
+
+@pytest.mark.parametrize(("string", "label"), [("$a$", r"\$a\$"), ("\x00", "�"), (" if\n", "·if⏎")])
+def test_labels_show_white_space_and_no_control_characters(string, label):
+    assert label_of(string) == label
+
+
+def test_the_roofline_bends_at_its_ridge():
+    chip = Hardware("round numbers", peak=1e12, bandwidth=1e11, bytes_per_weight=4)
+    assert measure.ridge(chip) == 20
+    assert measure.read_time(chip, 1e9, 1) == measure.read_time(chip, 1e9, 20) == 0.04
+    assert measure.read_time(chip, 1e9, 40) == 2 * measure.read_time(chip, 1e9, 20)
+    assert all(1 < measure.ridge(chip) < 1000 for chip in PRESETS)
+    with pytest.raises(BadInput, match="tokens above 0"):
+        measure.read_time(chip, 1e9, 0)
+
+
+def test_a_timeline_adds_up():
+    cycles = [jnp.array(x, jnp.int32) for x in ([3, 0, 0], [2, 0, 0], [3, 1, 0])]
+    blank = jnp.zeros((3, 4))
+    trace = Trace(jnp.int32(2), *cycles, jnp.full((3, 4), -1, jnp.int32), blank, blank)
+    spans = measure.timeline(trace, draft_cost=0.25, verify_cost=1.5)
+    assert spans == [("drafter", 0, 0.75, 0), ("primary", 0.75, 2.25, 3), ("primary", 2.25, 3.75, 1)]
+    alt = show.timelines({"tandem": spans, "nothing": []}).alt
+    assert "tandem: 4 tokens in 3.8 steps" in alt and "nothing: 0 tokens" in alt
 
 
 def test_there_is_no_curve_without_an_evaluation():
@@ -129,11 +160,12 @@ def test_text_that_looks_like_html_arrives_as_text(tokenizer, out):
     prompt = tokenizer.encode("<script>alert(1)</script>&\n").ids
     named = show.token_view(tokenizer, prompt, out, meanings={"primary": "by <us>"})
     assert "written by the primary" not in named and "4 by &lt;us&gt;" in named
-    page = Checker(show.token_view(tokenizer, prompt, out, label='"><script>'))
+    view = show.token_view(tokenizer, prompt, out, label='"><script>')
+    page = ElementTree.fromstring(f"<page>{view}</page>")
     table = {"details", "summary", "table", "caption", "tr", "th", "td"}
-    assert {tag for tag, _ in page.tags} == {"div", "span", *table}
-    assert "".join(page.text).startswith("<script>alert(1)</script>&⏎\n")
-    assert page.tags[0][1]["aria-label"] == '"><script>: 4 primary'
+    assert {tag.tag for tag in page.iter()} == {"page", "div", "span", *table}
+    assert "".join(page.itertext()).startswith("<script>alert(1)</script>&⏎\n")
+    assert page[0].get("aria-label") == '"><script>: 4 written by the primary itself'
 
 
 def test_no_text_can_command_the_terminal(tokenizer, out):
@@ -151,8 +183,6 @@ def test_characters_of_several_tokens_are_whole_in_the_terminal(tokenizer, out):
     assert show.terminal_view(tokenizer, tokenizer.encode("é").ids[:1], out).startswith("\x1b[2m\\xc3\x1b")
 
 
-def test_tables_escape_and_align():
-    rows = [{"drafter": "<b>", "γ": 4}, {"drafter": "tandem", "γ": 16}]
-    assert "<b>" not in show.html_table(rows, "<i>").replace("&lt;b&gt;", "")
-    assert "<i>" not in show.html_table(rows, "<i>")
-    assert show.text_table(rows).splitlines()[2:] == ["<b>      4", "tandem   16"]
+def test_tables_escape():
+    table = ElementTree.fromstring(show.html_table([{"<u>": "<b>", "γ": 4}], "<i>"))
+    assert {tag.tag for tag in table.iter()} == {"table", "caption", "tr", "th", "td"}

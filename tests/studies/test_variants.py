@@ -1,91 +1,68 @@
-"""The paper's variants: who learns, and who sees what."""
+"""The deep tandem's large half alone: what it sees, and that it learns."""
+
+import dataclasses
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 
-from studies.variants import BlockPrediction, Joint
-from tandem_edu.drafters import Tandem
+from studies import deep_tandem
+from studies.variants import BlockPrediction
+from tandem_edu.decode import generate
+from tandem_edu.drafters import DeepTandem
 from tandem_edu.errors import BadInput
-from tandem_edu.measure import quality
 from tandem_edu.model import Transformer, TransformerConfig
-from tandem_edu.train import recipe, train, train_together
+from tandem_edu.train import recipe, train
 
-SIZES = {"vocab_size": 13, "d_model": 16, "n_heads": 2, "n_kv_heads": 1, "d_ff": 16, "max_len": 32}
-PRIMARY = TransformerConfig(n_layers=2, **SIZES)
-TOKENS = jnp.array([3, 1, 4, 1, 5, 9, 2, 6, 5])
-TEXT = np.random.default_rng(0).integers(0, 13, 600)
-
-read = eqx.filter_jit(Transformer.__call__)
-called = eqx.filter_jit(lambda model, *given: model(*given))
-forced = eqx.filter_jit(lambda model, *given: model.teacher_forced(*given))
+CONFIG = TransformerConfig(13, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24, max_len=64)
+TOKENS = jax.random.randint(jax.random.key(1), (22,), 0, 13)
+call = eqx.filter_jit(lambda model, tokens: model(tokens))
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["own vocabulary", "shared vocabulary"])
-def pair(request):
-    primary = Transformer(PRIMARY, key=jax.random.key(0))
-    config = TransformerConfig(n_layers=1, shared_vocab=request.param, **SIZES)
-    shared = primary.embedding if request.param else None
-    secondary = Transformer(config, key=jax.random.key(1), embedding=shared)
-    return primary, Tandem(secondary, PRIMARY, "fused", key=jax.random.key(2))
+def block_prediction(block_len: int) -> BlockPrediction:
+    large = oracle.lively(Transformer(CONFIG, key=jax.random.key(0)), 1)
+    return BlockPrediction(large=large, config=CONFIG, block_len=block_len)
 
 
-def settings():
-    return recipe("tandem-ce", steps=3, batch_size=4, seq_len=16, learning_rate=1e-2, eval_windows=4)
+@pytest.mark.parametrize("block_len", [1, 3, 8])
+def test_a_prediction_depends_on_whole_earlier_blocks(block_len):
+    model, logits = block_prediction(block_len), call(block_prediction(block_len), TOKENS)
+    predicted = np.arange(1, len(TOKENS) + 1)
+    for position in range(0, len(TOKENS), 4):
+        changed = call(model, TOKENS.at[position].add(1) % 13)
+        seen = np.any(np.asarray(changed != logits), axis=-1)
+        np.testing.assert_array_equal(seen, predicted // block_len > position // block_len)
 
 
-def test_joint_is_the_tandem_on_its_own_primary_whatever_primary_it_is_given(pair):
-    primary, tandem = pair
-    _, hidden = read(primary, TOKENS, return_hidden=True)
-    expected = called(tandem, TOKENS, hidden, 3, 1)
-    given = forced(Joint(primary, tandem, PRIMARY), None, TOKENS, 0 * hidden, 3, 1)
-    np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-5)
+def test_at_one_token_a_block_it_is_an_ordinary_transformer():
+    model = block_prediction(1)
+    np.testing.assert_allclose(call(model, TOKENS), call(model.large, TOKENS), rtol=1e-5, atol=1e-5)
 
 
-def test_training_a_joint_moves_both_and_keeps_them_tied(pair):
-    primary, tandem = pair
-    joint = Joint(primary, tandem, PRIMARY)
-    trained, _ = train(joint, settings(), TEXT, TEXT, primary=primary, progress=False)
-    before, after = primary.blocks[0].mlp, trained.primary.blocks[0].mlp
-    assert not eqx.tree_equal(before, after)
-    if tandem.config.shared_vocab:
-        assert not np.array_equal(trained.primary.embedding.table, primary.embedding.table)
-        assert eqx.tree_equal(trained.tied.secondary.embedding, trained.primary.embedding)
-    measured = quality(trained, np.resize(TEXT, (4, 17)), trained.primary)
-    expected = quality(trained.tied, np.resize(TEXT, (4, 17)), trained.primary)
-    assert measured.cross_entropy == pytest.approx(expected.cross_entropy, rel=1e-5)
+def test_its_predictions_are_the_deep_tandems_sketches():
+    deep = DeepTandem(dataclasses.replace(CONFIG, n_layers=4), block_len=4, key=jax.random.key(2))
+    model = BlockPrediction(large=deep.large, config=deep.large.config, block_len=4)
+    expected = deep.large.logits(deep.sketch(TOKENS))
+    np.testing.assert_allclose(call(model, TOKENS), expected, rtol=1e-5, atol=1e-5)
+    assert jnp.all(call(model, TOKENS)[:3] == 0)  # no block before the first
 
 
-def test_the_variants_trainings_are_kept(pair, tmp_path):
-    primary, tandem = pair
-    models = {"joint": Joint(primary, tandem, PRIMARY), "at once": BlockPrediction(tandem)}
-    plans = {name: (model, settings()) for name, model in models.items()}
-    first, again = (
-        train_together(plans, TEXT, primary=primary, folder=tmp_path, progress=False) for _ in range(2)
-    )
-    for name in models:
-        assert eqx.tree_equal(first[name].model, again[name].model)
+def test_it_learns_what_a_block_ahead_can_be_known():
+    text = np.resize(np.arange(12), 600)
+    settings = recipe("primary", steps=40, batch_size=4, seq_len=24, learning_rate=1e-2, warmup_steps=5)
+    _, history = train(block_prediction(4), settings, text, text, progress=False)
+    assert history[-1]["valid_accuracy"] > 0.8  # 21 of 24 positions have a block before them
 
 
-def test_block_prediction_sees_the_blocks_first_token_and_no_other(pair):
-    primary, tandem = pair
-    _, hidden = read(primary, TOKENS, return_hidden=True)
-    logits = lambda tokens: forced(BlockPrediction(tandem), primary, tokens, hidden, 3)
-    same = logits(TOKENS)
-    for position in range(len(TOKENS)):
-        changed = jnp.any(logits(TOKENS.at[position].set(0)) != same, axis=-1)
-        expected = np.zeros(len(TOKENS), bool)
-        if position % 3 == 0:  # only the secondary's own view: the primary's states are held fixed here
-            expected[position : position + 3] = True
-        np.testing.assert_array_equal(changed, expected)
+def test_it_writes_nothing():
+    with pytest.raises(BadInput, match="a model that writes, got a block-prediction"):
+        generate(block_prediction(4), [1, 2], 4)
 
 
-def test_at_one_token_a_block_nothing_is_different(pair):
-    primary, tandem = pair
-    _, hidden = read(primary, TOKENS, return_hidden=True)
-    predicted = BlockPrediction(tandem).teacher_forced(primary, TOKENS, hidden, 1)
-    np.testing.assert_array_equal(predicted, tandem(TOKENS, hidden, 1))
-    with pytest.raises(BadInput, match="block_len of at least 1"):
-        BlockPrediction(tandem).teacher_forced(primary, TOKENS, hidden, 0)
+def test_the_rooflines_speed_lies_between_one_and_the_layers_alone():
+    assert deep_tandem.estimate(2) == pytest.approx(4 / 3)
+    for chip in deep_tandem.CHIPS:
+        assert 1 < deep_tandem._roofline(chip) < deep_tandem.estimate(2)

@@ -68,13 +68,11 @@ def test_against_float64(seed, scale):
 
 CORRECT = dict(LOSSES)
 WRONG = {
-    "ce": lambda logits, targets, teacher: jax.nn.logsumexp(logits, axis=-1),
+    "ce": lambda q, t, p: jax.nn.logsumexp(q, axis=-1),
     "kl": CORRECT["reverse_kl"],
     "reverse_kl": CORRECT["kl"],
     "tv": lambda *inputs: 2 * CORRECT["tv"](*inputs),
-    "nla": lambda logits, targets, teacher: (
-        -jnp.log(jnp.minimum(jax.nn.softmax(teacher), jax.nn.softmax(logits)).sum(-1))
-    ),
+    "nla": lambda q, t, p: -jnp.log(jnp.minimum(jax.nn.softmax(p), jax.nn.softmax(q)).sum(-1)),
 }
 
 
@@ -93,24 +91,6 @@ def test_zero_and_flat_where_the_two_are_alike(name):
         np.testing.assert_allclose(slope(name, p, p), 0, atol=1e-7)
     assert float(mean(name, p, p + 5)) == pytest.approx(0, abs=1e-5)
     assert float(mean(name, p, q)) > 0.1
-
-
-@pytest.mark.parametrize("scale", [0.1, 3.0, 10.0, 1000.0])
-def test_acceptance_is_one_minus_total_variation(scale):
-    """TV in [0, 1], and α = 1 - TV, at each position."""
-    p, q, targets = map(jnp.asarray, draw(7, scale))
-    variation, acceptance = LOSSES["tv"](q, targets, p), np.exp(-LOSSES["nla"](q, targets, p))
-    assert variation.shape == acceptance.shape == SHAPE[:-1]
-    assert (variation >= 0).all() and (variation <= 1 + 1e-6).all()
-    np.testing.assert_allclose(acceptance, 1 - variation, atol=1e-6)
-
-
-def test_a_shift_of_the_logits_and_huge_logits_do_no_harm():
-    p, q, targets = draw(1)
-    plain = float(mean("ce", p, q, targets))
-    assert float(mean("ce", p, q + 100, targets)) == pytest.approx(plain, rel=1e-5)
-    huge, other = jnp.array([[1e4, 0.0, -1e4]]), jnp.array([[0.0, 1e4, 0.0]])
-    assert float(mean("ce", huge, huge, jnp.array([1]))) == float(mean("kl", huge, other)) == 1e4
 
 
 def check_extremes(name, expected):
@@ -135,6 +115,8 @@ def test_the_textbook_acceptance_does_not_survive_extreme_logits(monkeypatch):
     check_against_float64("nla", 0, 3.0)
     with pytest.raises(AssertionError):
         check_extremes("nla", 1e4)
+    huge = jnp.array([[1e4, 0.0, -1e4]])
+    assert float(mean("ce", huge, huge, jnp.array([1]))) == 1e4
     # And where nothing overlaps, total variation is flat and -log α is not.
     both = jnp.array([[50.0, 0.0, 0.0]]), jnp.array([[0.0, 50.0, 0.0]])
     steep = slope("nla", *both)
@@ -143,16 +125,7 @@ def test_the_textbook_acceptance_does_not_survive_extreme_logits(monkeypatch):
 
 
 def test_the_gradients_are_the_textbook_ones():
-    """At each of n positions, with s = sign(q - p) and α = Σ min(p, q):
-
-    | loss | gradient · n |
-    |---|---|
-    | CE | q - onehot |
-    | KL(p ‖ q) | q - p |
-    | KL(q ‖ p) | q · (log(q/p) - KL(q ‖ p)) |
-    | TV | q · (s - Σ q s) / 2 |
-    | -log α | that of TV / α |
-    """
+    """At each position, times their number."""
     p, q, targets = draw(3)
     teacher, model = softmax(p), softmax(q)
     surplus = lambda x: model * (x - (model * x).sum(-1, keepdims=True))
@@ -174,6 +147,7 @@ def test_an_objective_is_the_weighted_sum_of_what_has_a_weight(monkeypatch):
     model, truth, teacher = map(jnp.asarray, (q, targets, p))
     assert float(Objective()(model, truth)) == pytest.approx(slow("ce", p, q, targets), rel=1e-5)
     weights = {"ce": 3.0, "kl": 0.5, "reverse_kl": 0.25, "tv": 2.0, "nla": 4.0}
+    assert all(Objective(**{name: weight}).distils == (name != "ce") for name, weight in weights.items())
     for chosen in (weights, {"ce": 1.0, "kl": 0.5}, {"ce": 0.0, "nla": 2.0}):
         total = sum(weight * slow(name, p, q, targets) for name, weight in chosen.items())
         with monkeypatch.context() as patch:

@@ -26,18 +26,11 @@ def test_every_recipe_is_json_and_has_a_hash(name):
     assert hash(recipe(name)) == hash(recipe(name))
 
 
-@pytest.mark.parametrize("name", ["kl", "reverse_kl", "tv", "nla"])
-def test_every_divergence_asks_for_a_teacher(name):
-    assert some(objectives=((0.5, CE), (1.0, Objective(**{"ce": 0.0, name: 0.25})))).uses_teacher
-
-
 def test_the_papers_numbers():
     assert all(not recipe(name).block_lens for name in ("primary", "secondary", "distilled"))
     assert recipe("tandem-ce").block_lens == recipe("tandem-distil").block_lens == (2,)
-    assert not any(recipe(name).uses_teacher for name in ("primary", "secondary", "tandem-ce"))
-    distil = recipe("tandem-distil")
-    assert distil.uses_teacher
-    assert [goal for _, goal in distil.objectives] == [CE, DISTIL]
+    assert all(recipe(name).objectives == ((1.0, CE),) for name in ("primary", "secondary", "tandem-ce"))
+    assert [goal for _, goal in recipe("tandem-distil").objectives] == [CE, DISTIL]
     # The baseline is trained as the tandem is.
     same = dataclasses.replace(recipe("distilled"), name="tandem-distil", block_lens=(2,))
     assert same == recipe("tandem-distil")
@@ -49,10 +42,8 @@ def test_phases_meet_where_they_say():
     # However short the run, each step has an objective.
     for steps in range(1, 9):
         r = some(steps=steps, warmup_steps=0, objectives=((0.5, CE), (1.0, DISTIL)))
-        assert [r.objective_at(step) for step in range(steps)].count(DISTIL) in (
-            steps // 2,
-            steps - steps // 2,
-        )
+        distilling = [r.objective_at(step) for step in range(steps)].count(DISTIL)
+        assert distilling in (steps // 2, steps - steps // 2)
 
 
 def test_numpys_numbers_are_written_as_json():
@@ -77,10 +68,7 @@ def test_changes():
     ("changes", "message"),
     [
         ({"steps": 0}, "steps of at least 1, got 0: fix the recipe"),
-        ({"batch_size": -1}, "batch_size"),
-        ({"seq_len": 0}, "seq_len"),
-        ({"eval_every": 0}, "eval_every"),
-        ({"eval_windows": 0}, "eval_windows"),
+        *(({name: 0}, name) for name in ("batch_size", "seq_len", "eval_every", "eval_windows")),
         ({"steps": True}, "steps"),
         ({"warmup_steps": -1}, "warmup_steps"),
         ({"warmup_steps": 100}, "warmup_steps below steps.*take warmup_steps=5"),

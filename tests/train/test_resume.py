@@ -56,11 +56,11 @@ def test_kills_at_any_moment(tmp_path):
     """Again and again, at random times, so that many fall into the writing of a checkpoint."""
     steps, kills, interrupted, chance = 150, 0, 0, random.Random(0)
     expected = summary(resumable.run("tandem", steps))
-    for _ in range(12):
+    for _ in range(6):
         with child("tandem", tmp_path, steps) as process:
             if not wait_for_step(process, 0) and process.wait() == 0:
                 break
-            time.sleep(chance.uniform(0, 0.3))
+            time.sleep(chance.uniform(0, 0.1))
             process.kill()
             process.wait()
         kills += 1

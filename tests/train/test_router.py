@@ -12,11 +12,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "decode"))
 from noisy_models import writer, writer_drafters
 
-from tandem_edu.decode import LearnedRouter, generate, speculate
-from tandem_edu.decode.routers import entropy
+from tandem_edu.decode import LearnedRouter, Sampling, generate, speculate
+from tandem_edu.decode.routers import draft_features, entropy
+from tandem_edu.decode.speculative import as_drafter
 from tandem_edu.drafters import Draft, Plain
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import calibration, verified_drafts
+from tandem_edu.model.weights import read_arrays, write_arrays
 from tandem_edu.train import router, train_router
 from tandem_edu.train.router import Examples, collect, fit
 from tandem_edu.zoo import load_router, save_router
@@ -46,18 +48,45 @@ def trained():
     return train_router(writer(64), drafter(), PROMPTS, BLOCK_LEN, **settings)
 
 
-def test_the_examples_are_the_verified_drafts_of_the_pair():
-    """Against the trace of the same texts: as many of them, the same results, the entropies of q."""
+@pytest.mark.parametrize("sampling", [None, Sampling(0.8)], ids=["greedy", "sampled"])
+def test_the_examples_are_the_drafts_of_the_pair(sampling):
+    """Against the trace of the same texts: all drafts, the same results, the probabilities of acceptance."""
     prompts, key = PROMPTS[:8], jax.random.key(7)
-    examples = collect(writer(64), drafter(), trained()[0], prompts, max_new_tokens=40, key=key)
-    out = speculate(writer(64), drafter(), prompts, 40, BLOCK_LEN, max_draft_len=BLOCK_LEN)
+    examples = collect(writer(64), drafter(), trained()[0], prompts, 40, sampling, key)
+    how = (sampling, jax.random.fold_in(key, 0))
+    out = speculate(writer(64), drafter(), prompts, 40, BLOCK_LEN, *how, max_draft_len=BLOCK_LEN)
     _, accepted = verified_drafts([out.trace])
-    assert len(examples.accepted) == len(accepted) == len(examples.features)
-    assert examples.accepted.sum() == accepted.sum() == out.trace.summary()["accepted"]
-    assert examples.features.shape[1] == 2 + 8 + 16 and np.isfinite(examples.features).all()
-    highest = examples.features[:, 2:10]
-    assert (np.diff(highest) <= 0).all() and (examples.features[:, 1] <= highest[:, 0] + 1e-6).all()
-    assert (examples.features[:, 0] >= 0).all()
+    verified = examples.verified()
+    assert len(examples.features) == out.trace.summary()["drafted"] > len(verified.features) == len(accepted)
+    assert verified.accepted.sum() == accepted.sum() == out.trace.summary()["accepted"]
+    assert np.isfinite(examples.features).all() and examples.features.shape[1] == 1 + 8 + 8 * 16
+    assert (np.diff(examples.features[:, 1:9]) <= 0).all() and (examples.features[:, 0] >= 0).all()
+    overlap = examples.acceptance_prob
+    assert ((overlap >= 0) & (overlap <= 1 + 1e-6)).all()
+    assert np.mean((overlap > 0.01) & (overlap < 0.99)) > 0.02
+    if sampling is not None:
+        recorded = [p for row in out.trace.to_records() for p in row["acceptance_prob"]]
+        np.testing.assert_allclose(np.sort(overlap), np.sort(recorded), atol=1e-6)
+
+
+def test_the_paper_sees_the_embeddings_of_the_most_probable_tokens():
+    """Entropy, top-k probabilities, embeddings by their definitions; the alternative: the hidden state."""
+    model, logits = writer(64), jnp.float32(np.random.default_rng(1).normal(size=48))
+    draft, token = Draft(logits, None, jnp.arange(3.0)), jnp.int32(5)
+    q = np.exp(logits) / np.exp(logits).sum()
+    order = np.argsort(-q)[:4]
+    seen = draft_features(draft, token, model.embed, 4, "embeddings")
+    expected = [-(q * np.log(q)).sum(), *q[order], *np.asarray(model.embed(jnp.asarray(order))).ravel()]
+    np.testing.assert_allclose(seen, expected, rtol=1e-5)
+    seen = draft_features(draft, token, model.embed, 4, "hidden")
+    np.testing.assert_allclose(seen, [*expected[:5], 0, 1, 2, q[5]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["plain", "last-paper", "eagle-top", "glide-last", "exit", "lookup"])
+def test_every_drafter_has_embeddings(name):
+    model = as_drafter(writer_drafters(64)[name], writer(64))
+    own = getattr(model, "model", getattr(model, "secondary", writer(64)))
+    np.testing.assert_array_equal(model.embed(jnp.arange(4), writer(64)), own.embed(jnp.arange(4)))
 
 
 def test_a_drafter_of_ones_own_may_hide_its_hidden_state():
@@ -67,8 +96,9 @@ def test_a_drafter_of_ones_own_may_hide_its_hidden_state():
             return Draft(draft.logits, draft.state)
 
     silent, settings = Silent(writer_drafters(64)["plain"]), {"key": KEY, "progress": False}
+    settings |= {"features": "hidden", "target": "accepted"}
     learned, _ = train_router(writer(64), silent, PROMPTS[:2], 2, max_new_tokens=8, steps=2, **settings)
-    assert learned.w_in.shape[0] == 2 + learned.top_k
+    assert len(learned.mean) == 2 + learned.top_k
 
 
 def test_entropy_by_its_definition():
@@ -91,10 +121,22 @@ def test_fit_learns_a_rule_that_is_there():
     rng = np.random.default_rng(0)
     features = (rng.normal(size=(2000, 6)) * [1, 100, 1, 0.01, 1, 1] + 3).astype(np.float32)
     accepted = (features[:, 3] > 3).astype(np.float32)
-    untrained = LearnedRouter(2, ("any", 4), top_k=2, key=jax.random.key(1))
-    learned = fit(untrained, Examples(features, accepted), 500, jax.random.key(2))
+    untrained = LearnedRouter(6, ("any", 4), target="accepted", key=jax.random.key(1))
+    learned = fit(untrained, Examples(features, np.zeros(2000), accepted), 500, jax.random.key(2))
     predicted = np.asarray(learned.confidence(jnp.asarray(features))) > 0.5
     assert np.mean(predicted == accepted) > 0.97
+
+
+def test_a_soft_target_is_estimated_as_it_is():
+    """Of all drafts, also where verification did not reach."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2000, 6)).astype(np.float32)
+    overlap = (1 / (1 + np.exp(-features[:, 2]))).astype(np.float32)
+    accepted = np.where(features[:, 2] < 0, np.nan, 1).astype(np.float32)
+    untrained = LearnedRouter(6, ("any", 4), key=jax.random.key(1))
+    learned = fit(untrained, Examples(features, overlap, accepted), 800, jax.random.key(2))
+    estimated = np.asarray(learned.confidence(jnp.asarray(features)))
+    assert np.abs(estimated - overlap).mean() < 0.02
 
 
 def test_a_threshold_trades_drafts_for_calls_and_changes_no_text():
@@ -120,11 +162,17 @@ def test_it_is_saved_and_loaded(tmp_path):
     learned, held_out = trained()
     save_router(learned, tmp_path / "router.safetensors")
     loaded = load_router(tmp_path / "router.safetensors")
-    assert loaded.made_for == learned.made_for
+    for name in ("made_for", "inputs", "target"):
+        assert getattr(loaded, name) == getattr(learned, name)
     features = jnp.asarray(held_out.features)
     np.testing.assert_array_equal(loaded.confidence(features), learned.confidence(features))
     with pytest.raises(BadInput, match="a file of weights"):
         load_router(tmp_path / "none.safetensors")
+    arrays, metadata = read_arrays(tmp_path / "router.safetensors")
+    del metadata["router"]["target"]
+    write_arrays(arrays, metadata, tmp_path / "router.safetensors")
+    with pytest.raises(BadInput, match=r"a router at .*, got one without its target: train one"):
+        load_router(tmp_path / "router.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -133,11 +181,10 @@ def test_it_is_saved_and_loaded(tmp_path):
         ({"prompts": PROMPTS[:1]}, "at least two prompts, got 1"),
         ({"block_len": 0}, "block_len of at least 1, got 0"),
         ({"steps": 0}, "steps of at least 1, got 0"),
+        ({"target": "kl"}, "target among tv, accepted, got 'kl'"),
+        ({"features": "logits"}, "features among embeddings, hidden, got 'logits'"),
         # By its number among all prompts, though they are decoded a few at a time.
-        (
-            {"prompts": [*PROMPTS[:10], np.ones(64, int), *PROMPTS]},
-            "prompt 10: a prompt shorter than the context of 64 tokens, got 64",
-        ),
+        ({"prompts": [*PROMPTS[:10], np.ones(64, int), *PROMPTS]}, "expected prompt 10: .*context of 64"),
     ],
 )
 def test_bad_input(changes, message):

@@ -53,9 +53,8 @@ def test_round_trip_is_bit_identical(model, tmp_path):
 
 def test_weights_have_torch_orientation(folder, tiny_primary):
     weights = safetensors.numpy.load_file(folder / WEIGHTS)
-    block = tiny_primary.blocks[1]
-    at = "model.layers.1.self_attn"
-    np.testing.assert_array_equal(weights[f"{at}.k_proj.weight"], block.kv.wk.T)
+    keys = weights["model.layers.1.self_attn.k_proj.weight"]
+    np.testing.assert_array_equal(keys, tiny_primary.blocks[1].kv.wk.T)
     np.testing.assert_array_equal(weights["model.embed_tokens.weight"], tiny_primary.embedding.table)
     assert "lm_head.weight" not in weights
     assert {weight.dtype for weight in weights.values()} == {np.dtype(np.float32)}
@@ -64,11 +63,10 @@ def test_weights_have_torch_orientation(folder, tiny_primary):
 def test_shards_are_read_and_a_missing_one_is_named(folder, tiny_primary):
     weights = safetensors.numpy.load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
-    names = sorted(weights)
-    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
-    for shard, held in shards.items():
-        safetensors.numpy.save_file({name: weights[name] for name in held}, folder / shard)
-    where = {name: shard for shard, held in shards.items() for name in held}
+    where = {name: f"{'ab'[index % 2]}.safetensors" for index, name in enumerate(sorted(weights))}
+    for shard in set(where.values()):
+        held = {name: weight for name, weight in weights.items() if where[name] == shard}
+        safetensors.numpy.save_file(held, folder / shard)
     (folder / INDEX).write_text(json.dumps({"weight_map": where}))
     assert eqx.tree_equal(from_hf(folder), tiny_primary)
     (folder / "b.safetensors").unlink()
@@ -140,12 +138,10 @@ def test_what_cannot_be_exported(tiny_primary, tiny_secondary_config, tiny_tande
         ("model_type", "mistral"),
         ("architectures", ["MistralForCausalLM"]),
         ("hidden_act", "gelu"),
-        ("attention_bias", True),
         ("mlp_bias", True),
         ("quantization_config", {"bits": 4}),
         ("head_dim", 8),
         ("rope_scaling", {"type": "linear", "factor": 2.0}),
-        ("rope_scaling", {"rope_type": "llama3", "factor": 8.0}),
         ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}),
         ("rope_parameters", {"rope_type": "default", "partial_rotary_factor": 0.5}),
         ("rope_theta", "big"),
@@ -155,7 +151,6 @@ def test_what_cannot_be_exported(tiny_primary, tiny_secondary_config, tiny_tande
         ("vocab_size", None),
         ("hidden_size", 2.5),
         ("intermediate_size", -3),
-        ("num_attention_heads", 0),
         ("num_key_value_heads", 3),
     ],
 )
