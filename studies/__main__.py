@@ -15,7 +15,7 @@ from studies.table import Lab, Table, save_table
 from tandem_edu.errors import BadInput, at_least, require
 from tandem_edu.zoo import load_pair, texts
 
-PAPER = ("quality", "decoding", "weights", "adaptive", "standalone", "deep-tandem")
+PAPER = ("quality", "decoding", "weights", "adaptive", "standalone", "deep-tandem", "paper-training")
 ABLATIONS = (
     *("states", "states-longer", "heads", "readers", "history", "vocabulary", "loss", "own-text"),
     *("blocks-in-training", "size"),

@@ -88,8 +88,10 @@ RECIPES: dict[str, tuple[int, tuple, tuple[int, ...]]] = {
     "primary": (4000, CROSS_ENTROPY, ()),
     "secondary": (4000, CROSS_ENTROPY, ()),
     "distilled": (2000, CE_THEN_DISTIL, ()),
+    "distilled-second-stage": (2000, ((1.0, Objective(ce=1.0, kl=0.5)),), ()),
     "tandem-ce": (2000, CROSS_ENTROPY, (2,)),
     "tandem-distil": (2000, CE_THEN_DISTIL, (2,)),
+    "tandem-distil-balanced": (2000, ((0.5, Objective(ce=1.0)), (1.0, Objective(ce=0.5, kl=0.5))), (2,)),
 }
 """name: steps, objectives, block_lens"""
 

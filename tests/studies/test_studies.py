@@ -16,6 +16,7 @@ from studies import (
     decoding,
     deep_tandem,
     page,
+    paper_training,
     plan,
     quality,
     standalone,
@@ -38,6 +39,7 @@ from tandem_edu.drafters import Tandem
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import Interval
 from tandem_edu.model import Transformer, TransformerConfig
+from tandem_edu.train import recipe
 from tandem_edu.zoo.shipped import MODELS, Pair, Texts
 
 DOCSTRING = (
@@ -213,6 +215,34 @@ def test_an_ablation_trains_its_variants_side_by_side(name, lab, pair, monkeypat
     (table,) = ablations.study(name, lab._replace(pair=deep))
     assert [row["variant"] for row in table.rows] == list(ABLATIONS[name])
     assert all(0 <= row["TV at γ = 2"].value <= 1 for row in table.rows)
+
+
+@pytest.mark.slow
+def test_training_as_in_the_paper_is_kept_and_measured(lab, monkeypatch):
+    monkeypatch.setattr(paper_training, "STEPS", 2)
+    monkeypatch.setattr(paper_training, "SECONDARY", lab.pair.secondary.config)
+    monkeypatch.setattr(paper_training, "STATES", (1, 3))
+    (table,) = paper_training.study(lab)
+    assert [row["variant"] for row in table.rows] == [*paper_training.FROZEN, *paper_training.LEARNING]
+    assert paper_training.study(lab) == [table]  # nothing is trained again
+    frozen, learned = table.rows[0]["primary's accuracy"], table.rows[-1]["primary's accuracy"]
+    assert frozen != learned
+
+
+def test_with_both_losses_the_primarys_own_head_learns_too(pair):
+    settings = recipe("tandem-ce", steps=3, batch_size=2, seq_len=16, warmup_steps=1)
+    tokens = np.random.default_rng(0).integers(0, 280, 400)
+    tandem = Tandem(pair.secondary, pair.primary.config, "last", key=jax.random.key(0))
+    trained = {
+        both: paper_training.train_jointly(pair.primary, tandem, settings, tokens, both) for both in (0, 1)
+    }
+    for primary, model in trained.values():
+        assert not eqx.tree_equal(primary.blocks, pair.primary.blocks)
+        assert eqx.tree_equal(model.secondary.embedding, primary.embedding)
+    # The last layer is read by the primary's own loss alone: "last" reads the state below it.
+    last = [primary.blocks[-1].wo for primary, _ in trained.values()]
+    np.testing.assert_allclose(last[0], pair.primary.blocks[-1].wo, atol=1e-3)  # weight decay alone
+    assert np.abs(last[1] - last[0]).max() > 1e-3
 
 
 @pytest.mark.slow
