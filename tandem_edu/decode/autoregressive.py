@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PRNGKeyArray
 
-from tandem_edu.decode.request import Output, Request, Text, finish, make_request, over_batch
+from tandem_edu.decode.request import Output, Request, Text, finish, make_request, over_batch, squeeze_one
 from tandem_edu.decode.sampling import EMIT, Sampling
 from tandem_edu.decode.trace import Trace
 from tandem_edu.errors import require
@@ -57,7 +57,13 @@ def _generate(model: LanguageModel, request: Request):
 
     u = over_batch(lambda key: sampling.uniforms(key, size, 1))(texts.key)
     state = (texts.buffer, texts.prompt_len, request.begin(read_prompt), jnp.zeros(texts.end.shape, bool))
-    step_all = lambda state: over_batch(step)(u, texts.end, *state)
-    buffer, n, _, _ = lax.while_loop(lambda state: ~jnp.all(state[-1]), step_all, state)
+
+    @squeeze_one
+    def write(u, end, state, each):
+        return lax.while_loop(
+            lambda state: ~jnp.all(state[-1]), lambda state: each(step)(u, end, *state), state
+        )
+
+    buffer, n, _, _ = write(u, texts.end, state)
     trace = over_batch(lambda cycles: Trace.of_single_tokens(cycles, entries=size))(n - texts.prompt_len)
     return buffer, n, trace

@@ -26,7 +26,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from tandem_edu.decode.request import Request, Text, over_batch
+from tandem_edu.decode.request import Request, Text, over_batch, squeeze_one
 from tandem_edu.decode.routers import Router
 from tandem_edu.decode.sampling import DRAFT, Sampling
 from tandem_edu.decode.trace import Trace
@@ -106,8 +106,13 @@ class Cycle(NamedTuple):
 def decode(decoder: Decoder, request: Request):
     """Cycles until every text is done: the buffers, the lengths of the texts, the trace."""
     limits, state = _begin(decoder, request)
-    next_cycle = lambda state: _cycle(decoder, limits, state)[0]
-    state = lax.while_loop(lambda state: ~jnp.all(state.done), next_cycle, state)
+
+    @squeeze_one
+    def write(limits, state, each):
+        next_cycle = lambda state: _cycle(decoder, limits, state, each)[0]
+        return lax.while_loop(lambda state: ~jnp.all(state.done), next_cycle, state)
+
+    state = write(limits, state)
     return state.buffer, state.n, state.trace
 
 
@@ -151,12 +156,12 @@ def _begin(decoder: Decoder, request: Request) -> tuple[Limits, DecodeState]:
     return Limits(texts.end, uniforms), state
 
 
-def _cycle(decoder: Decoder, limits: Limits, state: DecodeState) -> tuple[DecodeState, Block]:
-    block = over_batch(partial(_empty_block, decoder))(limits, state)
+def _cycle(decoder: Decoder, limits: Limits, state: DecodeState, each: Callable) -> tuple[DecodeState, Block]:
+    block = each(partial(_empty_block, decoder))(limits, state)
     goes_on = lambda block: jnp.any(block.drafted < block.limit)
-    draft = over_batch(partial(_draft, decoder))
+    draft = each(partial(_draft, decoder))
     block = lax.while_loop(goes_on, lambda block: draft(limits, state, block), block)
-    return over_batch(partial(_verify_and_commit, decoder))(limits, state, block), block
+    return each(partial(_verify_and_commit, decoder))(limits, state, block), block
 
 
 _compiled_begin = eqx.filter_jit(_begin)
@@ -164,7 +169,8 @@ _compiled_begin = eqx.filter_jit(_begin)
 
 @eqx.filter_jit(donate="all-except-first")
 def _compiled_cycle(constant: tuple[Decoder, Limits], state: DecodeState):
-    return _cycle(*constant, state)
+    decoder, limits = constant
+    return squeeze_one(partial(_cycle, decoder))(limits, state)
 
 
 def _empty_block(decoder: Decoder, limits: Limits, state: DecodeState) -> Block:

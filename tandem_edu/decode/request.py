@@ -68,14 +68,22 @@ class Request(eqx.Module):
 
 def over_batch(function: Callable) -> Callable:
     """`jax.vmap(function)`; for a batch of one `function` itself, which XLA compiles to faster code."""
+    return squeeze_one(lambda *arguments, each: each(function)(*arguments))
 
-    def batched(*arguments):
+
+def squeeze_one(function: Callable) -> Callable:
+    """`function(*arguments, each=jax.vmap)`; for a batch of one without its axis, and `each` does nothing.
+
+    A loop belongs into `function`: where its state has an axis of one, XLA copies the caches at each step.
+    """
+
+    def squeezed(*arguments):
         if jax.tree.leaves(arguments)[0].shape[0] > 1:
-            return jax.vmap(function)(*arguments)
-        out = function(*jax.tree.map(lambda x: jnp.squeeze(x, 0), arguments))
-        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), out)
+            return function(*arguments, each=jax.vmap)
+        alone = jax.tree.map(lambda x: jnp.squeeze(x, 0), arguments)
+        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), function(*alone, each=lambda step: step))
 
-    return batched
+    return squeezed
 
 
 def bucket(n: int) -> int:
