@@ -167,7 +167,7 @@ show.tokens_per_call(shipped)
 #
 # The table's last column is *time*: the primary alone ÷ with the drafter. Below 1 the drafter costs more than
 # it saves; notebook 05 says why that happens, and where. The last picture counts only drafts that were
-# *reached*: mostly easy stretches, and few, so its bars may rise along the block. Compare position 1, where
+# *reached*: mostly easy stretches, and few, so its points may rise along the block. Compare position 1, where
 # both are asked every time.
 
 # %%

@@ -134,7 +134,7 @@ for width in (5, 9, 33):
 # ## The roofline
 # How many tokens are nearly free depends on the machine. Let *B* be its bandwidth and *F* its operations a
 # second. Fetching *w* weights of *b* bytes takes w·b/B; computing with n tokens takes 2·w·n/F. At best the
-# two acceptance_prob entirely, and the longer one decides:
+# two overlap entirely, and the longer one decides:
 #
 # $$t(n) = \max\left(\frac{w\,b}{B},\ \frac{2\,w\,n}{F}\right).$$
 #

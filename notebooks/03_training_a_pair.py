@@ -223,7 +223,7 @@ show.loss_curves({name: result.history for name, result in readers.items()})
 # <details><summary>Why does the control get the same secondary, steps and loss?</summary>
 #
 # Otherwise the comparison would show the effect of training, not of looking. One difference is left: the
-# weights that the tandem looks with. The second "Your turn" gives the control as many;
+# weights that the tandem looks with. The second "Your turn" gives the control as many.
 # The study `weights` also trains it as long as the shipped pair.
 # </details>
 #

@@ -227,8 +227,8 @@ print(f"the router against the first: {gains[0]:.2f} times as fast; against the 
 #
 # <details><summary>Why must the router learn from this drafter's drafts, and not from another's?</summary>
 #
-# Its features are this drafter's hidden values, and "accepted" depends on how like the primary this drafter
-# is. The library refuses a router of another drafter.
+# Its features are this drafter's probabilities and embeddings, and 1 − TV depends on how like the primary
+# it is. The library refuses a router of another drafter.
 # </details>
 #
 # ## The way on

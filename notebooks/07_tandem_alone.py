@@ -15,7 +15,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/07_tandem_alone.ipynb)
 #
-# **Time:** about one minute of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
+# **Time:** about half a minute of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
 #
 # **At the end you can**
 # * write with a tandem without verification, with and without the free token;
@@ -50,7 +50,7 @@ from tandem_edu.show.panels import panel
 from tandem_edu.show.panels.core import choice
 from tandem_edu.zoo import texts
 
-FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers, worse models
+FAST = bool(os.environ.get("TANDEM_EDU_FAST"))  # the tests' short cut: smaller numbers
 
 pair, parts = te.load_pair(), texts()
 prompts = data.prompts(parts.dev, pair.tokenizer, length=48, count=1 if FAST else 3)
@@ -181,8 +181,6 @@ for gamma in (2, 4, 8):
 # %%
 endless = te.block_generate(pair.primary, pair.tandem_ce, prompts[0], 32, block_len=64, free_token=False)
 print(f"calls of the primary: {int(endless.trace.cycles)}, after the last token: nobody uses what it reads")
-
-# %% [markdown]
 
 # %% [markdown]
 # ## What you have seen

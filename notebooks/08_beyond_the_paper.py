@@ -298,5 +298,5 @@ print(f"{logits.shape[0]} rows, {logits.sharding.num_devices} device(s)")
 # </details>
 #
 # ## The way on
-# `tandem_edu/decode/drafters/` has each of these in a file of its own, none longer than a page. Write a
-# seventh: `te.Drafter` has three methods.
+# `tandem_edu/drafters/` has each of these in a file of its own. Write a seventh: a `te.Drafter` needs three
+# methods.

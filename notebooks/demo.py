@@ -47,7 +47,7 @@ def to_page(notebook: nbformat.NotebookNode) -> str:
 
 def main() -> None:
     """Run the notebook, write the page, and open it where there is a screen."""
-    print("Running notebooks/00_quickstart.ipynb (about three minutes on two cores)")
+    print("Running notebooks/00_quickstart.ipynb (one to three minutes on two cores)")
     page = Path("demo", "quickstart.html")
     page.parent.mkdir(exist_ok=True)
     notebook = run(nbformat.read(HERE / "00_quickstart.ipynb", as_version=4))

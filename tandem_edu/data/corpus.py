@@ -112,7 +112,7 @@ def load_text(name_or_path: FilePath, *, cache_dir: FilePath | None = None) -> C
     path = Path(os.path.expanduser(str(name_or_path)))
     known = f"one of {', '.join(CORPORA)}, or the path of a text file or folder"
     got = f"{str(name_or_path)!r}, and there is nothing at {path.absolute()}"
-    exists = name_or_path != "" and path.exists()
+    exists = name_or_path != "" and os.path.exists(path)  # False too for a name too long for a file
     require(exists, known, got, "check the spelling and the folder you are in")
     files = _text_files(path) if path.is_dir() else [path]
     fix = "put your texts there, or pass the path of one file"

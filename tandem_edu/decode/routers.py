@@ -47,6 +47,10 @@ class Router(eqx.Module):
     def confidence(self, features: Float[Array, "*batch n_features"]) -> Float[Array, "*batch"]:
         """The estimated probability that the primary accepts the draft."""
 
+    def with_threshold(self, threshold: float) -> "Router":
+        """The same router with another τ. Raises `BadInput` outside [0, 1]."""
+        return eqx.tree_at(lambda router: router.threshold, self, _probability("threshold", threshold))
+
 
 class ConfidenceRule(Router):
     """Go on while the drafter gave the token it drafted a probability of at least `threshold`.
@@ -105,10 +109,6 @@ class LearnedRouter(Router):
         self.mean, self.scale = jnp.zeros(n_features, jnp.float32), jnp.ones(n_features, jnp.float32)
         self.threshold = _probability("threshold", threshold)
         self.top_k, self.inputs, self.target, self.made_for = top_k, inputs, target, made_for
-
-    def with_threshold(self, threshold: float) -> "LearnedRouter":
-        """The same router with another τ."""
-        return eqx.tree_at(lambda router: router.threshold, self, _probability("threshold", threshold))
 
     def features(self, draft, token, embed):
         return draft_features(draft, token, embed, self.top_k, self.inputs)

@@ -42,7 +42,7 @@ class Draft(eqx.Module):
     logits: Float[Array, " vocab"]
     state: Any
     hidden: Float[Array, " d_model"] = eqx.field(default_factory=lambda: jnp.zeros(0, jnp.float32))
-    """Its last hidden state, a router's feature; empty if there is none."""
+    """Its last hidden state, for routers trained with features="hidden"; empty if there is none."""
     has_draft: Bool[Array, ""] = eqx.field(default=True, converter=jnp.asarray)
     """`False` if it proposes nothing; drafting ends here."""
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tandem_edu.decode import LearnedRouter, Output, Sampling, generate, speculate
+from tandem_edu.decode import Output, Router, Sampling, generate, speculate
 from tandem_edu.decode.request import check_key
 from tandem_edu.decode.trace import summarise
 from tandem_edu.drafters import Drafter
@@ -123,7 +123,7 @@ def sweep_thresholds(
     primary: Transformer,
     drafter: Transformer | Drafter,
     prompts: Sequence[np.ndarray],
-    router: LearnedRouter,
+    router: Router,
     thresholds: Sequence[float],
     block_len: int = 8,
     repetitions: int = 3,

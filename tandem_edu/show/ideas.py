@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
+from tandem_edu.errors import require
 from tandem_edu.measure import Comparison, Span, spread, tokens_per_call_iid, wall_clock_factor
 from tandem_edu.measure.roofline import Hardware, read_time, ridge
 from tandem_edu.model.masks import block_starts, tandem_masks
@@ -34,6 +35,7 @@ def block_mask(seq: int, block_len: int, offset: int = 0, token: int | None = No
     rows = [{"token": str(i), **{name: _run(mask[i]) for name, mask in columns.items()}} for i in range(seq)]
     alt = f"Attention mask of {seq} tokens in blocks of {block_len} from token {offset}."
     if token is not None:
+        require(0 <= token < seq, f"a token in 0..{seq - 1} to mark", token, "take one of the text")
         axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor=BLACK, linewidth=2)
         parts = [f"{name} {rows[token][name]}" for name in columns]
         alt += f" Token {token} attends to {' and to '.join(parts)}."
@@ -50,7 +52,7 @@ def _run(mask: np.ndarray) -> str:
 
 def roofline(hardware: Hardware, weights: float) -> Picture:
     """Time to read n tokens in one call against n, and the ridge; both axes are logarithmic."""
-    size = f"{weights / 1e9:.3g} B" if weights >= 1e9 else f"{weights / 1e6:.2g} M"
+    size = f"{weights / 1e9:.3g} B" if weights >= 1e9 else f"{weights / 1e6:.3g} M"
     title, axis = f"{size} weights, {hardware.name}", "time (that of one token = 1)"
     figure, axes = canvas(title, "tokens per call", axis)
     n = np.unique(np.geomspace(1, 1024, 61).round()).tolist()  # with all powers of 2

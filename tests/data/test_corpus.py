@@ -219,7 +219,7 @@ def test_a_file_in_another_encoding_is_named_with_the_offset(encoding, offset, t
             load_text(given)
 
 
-@pytest.mark.parametrize("name", ["pydoc", "no/such/file.txt", "", 7, None])
+@pytest.mark.parametrize("name", ["pydoc", "no/such/file.txt", "the text itself " * 40, "", 7, None])
 def test_neither_a_name_nor_a_path(name):
     with pytest.raises(BadInput, match="one of pydocs, pysource, stdlib, shakespeare, or the path") as error:
         load_text(name)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from tandem_edu.decode import Sampling, generate, speculate
+from tandem_edu.decode import ConfidenceRule, Sampling, generate, speculate
 from tandem_edu.errors import BadInput
 from tandem_edu.measure import Work, compare, sweep_thresholds, timed, tokens_per_call
 from tandem_edu.train import train_router
@@ -65,9 +65,12 @@ def test_each_prompt_is_sampled_with_a_key_of_its_own(tiny_primary, tiny_seconda
     np.testing.assert_array_equal(result.primary_outputs[1].tokens, alone.tokens)
 
 
-def test_a_sweep_over_thresholds_starts_at_the_constant_block_length(tiny_primary, tiny_tandem):
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_sweep_over_thresholds_starts_at_the_constant_block_length(learned, tiny_primary, tiny_tandem):
     how = {"max_new_tokens": 8, "steps": 5, "progress": False, "key": jax.random.key(0)}
-    router, _ = train_router(tiny_primary, tiny_tandem, PROMPTS, 3, **how)
+    router = ConfidenceRule(0.5)
+    if learned:
+        router, _ = train_router(tiny_primary, tiny_tandem, PROMPTS, 3, **how)
     settings = {"block_len": 3, "max_new_tokens": 8, "repetitions": 1}
     sweep = sweep_thresholds(tiny_primary, tiny_tandem, PROMPTS, router, (0.0, 0.5, 1.0), **settings)
     assert sweep[0].drafted >= sweep[1].drafted >= sweep[2].drafted

@@ -147,6 +147,11 @@ def test_every_cycle_shows_what_the_trace_holds(tokenizer, out):
         assert html.count('title="draft"') == html.count("not verified</td>") == max(0, after - 1)
 
 
+def test_a_cycle_without_a_draft_says_so(tokenizer, tiny_primary):
+    out = speculate(tiny_primary, tiny_primary, PROMPTS[0], 1, block_len=3)  # no draft before a last token
+    assert "is written without a draft" in panels.cycle_view(tokenizer, PROMPTS[0], out, 0, "accept")
+
+
 def test_drafts_after_an_accepted_stop_token_are_not_verified(tokenizer, tiny_primary):
     """A primary that drafts for itself: all is accepted, and the text ends inside the first block."""
     free = speculate(tiny_primary, tiny_primary, PROMPTS[0], 12, block_len=5)

@@ -57,6 +57,7 @@ PICTURES = {
     "overlap": (lambda c: show.acceptance_prob(P, Q, STRINGS), "70% are in both"),
     "mask": (lambda c: show.block_mask(24, 4, token=9), "tokens 0 to 7 and to its own of tokens 8 to 9"),
     "first token": (lambda c: show.block_mask(4, 2, token=0), "of no token and to its own of token 0"),
+    "small roofline": (lambda c: show.roofline(PRESETS[0], 135e6), "135 M weights"),
     "roofline": (lambda c: show.roofline(PRESETS[-1], 8e9), "8 B weights"),
     # α = 0.5, c = 0.5: (1 + α) / (1 + c) = 1 at γ = 1, and less for a larger γ.
     "formula": (lambda c: show.speedup_curve(0.5, 0.5, 1.0), "best at γ = 1 with speedup 1.00"),
@@ -95,6 +96,11 @@ def test_the_common_area_is_one_minus_tv_and_the_bars_hold_all_of_p_and_q(repeat
 @pytest.mark.parametrize(("string", "label"), [("$a$", r"\$a\$"), ("\x00", "�"), (" if\n", "·if⏎")])
 def test_labels_show_white_space_and_no_control_characters(string, label):
     assert label_of(string) == label
+
+
+def test_a_token_outside_the_mask_cannot_be_marked():
+    with pytest.raises(BadInput, match=r"a token in 0\.\.7 to mark, got 9"):
+        show.block_mask(8, 4, token=9)
 
 
 def test_the_roofline_bends_at_its_ridge():

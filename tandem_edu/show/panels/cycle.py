@@ -49,7 +49,8 @@ def cycle_view(tokenizer: Tokenizer, prompt, output: Output, cycle: int, stage: 
         words = f"The primary reads {read} in one call and accepts {accepted}."
     if stage == "accept":
         shown = [*shown[:accepted], *(("primary", string) for string in own)]
-        where = "replaces the first rejected draft" if accepted < drafted else "follows the last draft"
+        place = "replaces the first rejected draft" if accepted < drafted else "follows the last draft"
+        where = place if drafted else "is written without a draft"
         last = f"The primary's own token {own[0]!r} {where}." if own else "The text ends here."
         words = f"The text grows by {emitted} in one call. {last}"
     written = text_of(tokenizer, [*np.asarray(prompt).tolist(), *text[:start]])
