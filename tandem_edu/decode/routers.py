@@ -136,7 +136,8 @@ def draft_features(
     - "hidden": in place of the embeddings q(token), and the drafter's last hidden state.
     """
     q = jax.nn.softmax(draft.logits)
-    highest, ids = jax.lax.top_k(q, top_k)
+    # Without the barrier XLA takes the ids one by one, sees no top-k any more and sorts the vocabulary.
+    highest, ids = jax.lax.optimization_barrier(jax.lax.top_k(q, top_k))
     more = embed(ids).reshape(-1) if inputs == "embeddings" else jnp.append(draft.hidden, q[token])
     return jnp.concatenate([entropy(draft.logits)[None], highest, more])
 

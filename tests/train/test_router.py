@@ -82,6 +82,15 @@ def test_the_paper_sees_the_embeddings_of_the_most_probable_tokens():
     np.testing.assert_allclose(seen, [*expected[:5], 0, 1, 2, q[5]], rtol=1e-5)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="how XLA compiles for a CPU")
+def test_no_draft_sorts_the_vocabulary():
+    """It would take as long as the draft itself."""
+    model, token = writer(64), jnp.int32(5)
+    see = lambda logits: draft_features(Draft(logits, None, jnp.zeros(1)), token, model.embed, 8, "embeddings")
+    compiled = jax.jit(see).lower(jnp.zeros(48)).compile().as_text()
+    assert "TopK" in compiled and " sort(" not in compiled
+
+
 @pytest.mark.parametrize("name", ["plain", "last-paper", "eagle-top", "glide-last", "exit", "lookup"])
 def test_every_drafter_has_embeddings(name):
     model = as_drafter(writer_drafters(64)[name], writer(64))
