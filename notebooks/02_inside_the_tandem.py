@@ -89,7 +89,8 @@ print(f"the secondary's first layer reads the primary's residual stream after it
 # ## Who sees what
 # Row i of the picture is the token that looks, column t the one looked at. k(i) = ⌊i/γ⌋·γ is where token i's
 # block starts. Tokens before it (t < k(i)) are seen as the primary sees them, those from it on as the
-# secondary itself does.
+# secondary itself does. (The paper's Eq. 2, as printed, lets the primary's part reach to t ≤ k(i): one token
+# further than its Figures 1 and 4 draw. We follow the figures and count from 0.)
 
 # %%
 show.block_mask(12, 4, token=9)
@@ -161,6 +162,12 @@ parallel = paper(tokens, hidden, block_len=4)
 print(f"largest difference: {float(jnp.abs(jnp.stack(logits) - parallel[4:8]).max()):.1e}")
 
 # %% [markdown]
+# ## What the paper leaves open
+# * Which of the primary's layers each layer of the secondary reads, ℓ(j): never given, not even for its
+#   experiments. `layer_map` has several answers (notebook 03 compares).
+# * How λ balances the two losses of distillation (its section 4): CE + 0.5 · KL, or 0.5 of each.
+# * How many steps it trains, at which rate, from its pretrained models.
+#
 # ## The code
 # The file [`nano.py`](https://github.com/tandem-edu/tandem-edu/blob/main/tandem_edu/nano.py) has the whole
 # course in one page of plain JAX: no caches, nothing fast. This is its tandem in the paper's form. `sees` is

@@ -15,12 +15,13 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tandem-edu/tandem-edu/blob/main/notebooks/07_tandem_alone.ipynb)
 #
-# **Time:** about half a minute of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
+# **Time:** about a minute of computing on a laptop's CPU, about one (an estimate) on a Colab GPU.
 #
 # **At the end you can**
 # * write with a tandem without verification, with and without the free token;
 # * weigh quality against time for several models;
-# * say when a tandem alone would be worth it, and what decides that.
+# * say when a tandem alone would be worth it, and what decides that;
+# * draw what a *deep tandem* predicts each token from, and count how often its halves run.
 #
 # You need: the tandem (notebook 02), how it is trained (03), and the costs *c* and *v* (05).
 
@@ -40,13 +41,15 @@ if "google.colab" in sys.modules and importlib.util.find_spec("tandem_edu") is N
 import os
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from IPython.display import HTML, display
 
 import tandem_edu as te
 from tandem_edu import data, show
 from tandem_edu.measure import qualities, quality, timed
-from tandem_edu.show.panels import panel
+from tandem_edu.show.panels import panel, sketch_panel
 from tandem_edu.show.panels.core import choice
 from tandem_edu.zoo import texts
 
@@ -58,8 +61,8 @@ windows = data.windows(data.encode(pair.tokenizer, parts.dev), 256, 4 if FAST el
 
 # %% [markdown]
 # ## Without verification
-# In notebooks 04 to 06 the secondary was a *drafter*: the primary judged every token. The paper's first
-# idea is simpler: let the secondary's tokens stand. The secondary writes a **block** of γ tokens, the
+# In notebooks 04 to 06 the secondary was a *drafter*: the primary judged every token. The paper's first idea
+# (section 3) is simpler: let the secondary's tokens stand. The secondary writes a **block** of γ tokens, the
 # primary reads it in one call, and that refreshes the representations that the secondary looks at. The text
 # is then no longer the primary's, but that of a model between the two. (`pair.tandem_ce` is the shipped
 # tandem that learned from the text alone.)
@@ -73,6 +76,9 @@ print(pair.tokenizer.decode(prompts[0].tolist())[-120:], "|", pair.tokenizer.dec
 # When the primary reads a block, it also predicts the token after it, at no extra cost: the **free token**.
 # It comes in addition to the γ tokens of the secondary, so a call of the primary yields γ + 1 tokens. The
 # paper's table 3 has γ = 3 with the free token, so four tokens a call.
+
+# Without it (the paper's Figure 4) the primary only gives representations, and the secondary starts the next
+# block from the last token that it wrote itself.
 
 # %%
 for free in (True, False):
@@ -160,9 +166,10 @@ for gamma in (2, 4, 8):
 
 # %% [markdown]
 # A token of the tandem costs a draft and its share of a reading: c + v/γ steps of the primary, where v is a
-# call that reads γ tokens (one less than in notebook 05). In the paper the rival costs nearly half a step
-# (Otter is 2.36, the tandem 2.75 times as fast as the primary). What would it be here, if a block were read
-# in the time of one step?
+# call that reads γ tokens (one less than in notebook 05). In the paper's table 3 the rival costs nearly half
+# a step (Otter is 2.36, the tandem 2.75 times as fast as the primary). The same table has the secondary alone
+# at 6.40 times. From this one figure 2.75 can be computed: [exercise 11](exercises.ipynb). What would a token
+# cost here, if a block were read in the time of one step?
 
 # %%
 rival, draft = (per_token[name] / per_token["primary"] for name in ("mid-size", "secondary"))
@@ -183,11 +190,53 @@ endless = te.block_generate(pair.primary, pair.tandem_ce, prompts[0], 32, block_
 print(f"calls of the primary: {int(endless.trace.cycles)}, after the last token: nobody uses what it reads")
 
 # %% [markdown]
+# ## The deep tandem
+# The paper's section 5 (Eqs 3 and 4) turns the idea into *one* model of two halves, trained together:
+#
+# * the **large half** reads block by block. Its output for the token γ places back is a **sketch** of the
+#   token to come, so one call sketches a whole block, before any of its tokens is written;
+# * the **small half** writes token by token, with a memory of its own text. Its input is the embedding of the
+#   token before plus a linear map of the sketch.
+#
+# There is no attention from one half to the other. Row i of the picture is the token that is predicted.
+# Tokens before its block are in its sketch; those of its own block only the small half has read. (Without a
+# running kernel you see γ = 4.)
+
+# %%
+show.sketch_mask(12, 4, token=10)
+
+# %%
+sketch_panel(12)
+
+# %% [markdown]
+# Let us see that in an untrained one: change token 8. From where on do sketches change, and from where on
+# predictions?
+
+# %%
+sizes = te.TransformerConfig(
+    vocab_size=64, d_model=32, n_layers=4, n_heads=4, n_kv_heads=2, d_ff=64, max_len=64
+)
+deep = te.DeepTandem(sizes, block_len=4, key=jax.random.key(0))
+text = jnp.arange(20)
+changed = text.at[8].set(63)
+for name, read in {"sketch": deep.sketch, "prediction": deep}.items():
+    differs = jnp.abs(read(text) - read(changed)).max(axis=-1) > 1e-6
+    print(f"the first {name} that changes is that of token {int(jnp.argmax(differs)) + 1}")
+
+# %% [markdown]
+# The large half runs once a block, the small half once a token. With halves of equal depth a token costs
+# 1/2 + 1/(2γ) of the whole model, if a block is read in the time of a token: 1.33 times as fast at γ = 2, but
+# for the output layer. The paper estimates 1.25 times, at 0.96 of the whole model's accuracy. What ours
+# reaches, trained from scratch beside a whole model of as many layers, and what becomes of the large half
+# *alone* (section 5.2: predict the whole block at once), is in the
+# [table of results](https://github.com/tandem-edu/tandem-edu/blob/main/results/README.md#the-deep-tandem-and-block-prediction-section-5-of-the-paper).
+#
 # ## What you have seen
 # * Without verification a tandem trades quality for fewer calls of the primary; γ is the knob. The table says
 #   from which γ on that is also time on this machine.
 # * The free token adds one token of the primary's to each block.
 # * At γ without end the primary is an encoder for the secondary.
+# * A deep tandem is one model: its large half sketches the next block, its small half writes it.
 #
 # ## Questions
 # <details><summary>What is block_generate with γ = 0 and the free token?</summary>
@@ -207,5 +256,10 @@ print(f"calls of the primary: {int(endless.trace.cycles)}, after the last token:
 # it also gains where few would be accepted; but nothing bounds how far its text strays.
 # </details>
 #
+# <details><summary>What does the deep tandem's first block lack?</summary>
+#
+# A sketch: there is no token one block before. The small half writes it from its own history alone.
+# </details>
+#
 # ## The way on
-# [08 Beyond the paper](08_beyond_the_paper.ipynb).
+# [08 Beyond the paper](08_beyond_the_paper.ipynb). To practise: [exercise](exercises.ipynb) 11.

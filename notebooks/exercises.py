@@ -28,7 +28,7 @@ TITLE = """\
 
 {badge}
 
-Ten short functions, each from what a notebook of the course has explained. Write one, run its cell and the
+Eleven short functions, each from what a notebook of the course has explained. Write one, run its cell and the
 one below it: it says which cases come out right, and gives a hint for those that do not. Try as often as you
 like. Numbers are plain Python or numpy; an answer may call your earlier ones.
 """

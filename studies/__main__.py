@@ -15,7 +15,10 @@ from studies.table import Lab, Table, save_table
 from tandem_edu.errors import BadInput, at_least, require
 from tandem_edu.zoo import load_pair, texts
 
-PAPER = ("quality", "decoding", "weights", "adaptive", "standalone", "deep-tandem", "paper-training")
+PAPER = (
+    *("quality", "decoding", "weights", "adaptive", "routers", "standalone", "deep-tandem"),
+    "paper-training",
+)
 ABLATIONS = (
     *("states", "states-longer", "heads", "readers", "history", "vocabulary", "loss", "own-text"),
     *("blocks-in-training", "size"),

@@ -34,12 +34,12 @@ def study(lab: Lab) -> list[Table]:
     for kind, prompts in prompts_of_kinds(pair.tokenizer, lab.parts, "test", PROMPTS).items():
         for mode, sampling in MODES.items():
             lab.say(f"  {kind}, {mode}")
-            best = {name: _fastest(pair, ways, chosen[kind], sampling) for name, ways in families.items()}
+            best = {name: fastest(pair, ways, chosen[kind], sampling) for name, ways in families.items()}
             ways = {name: families[name][how] for name, how in best.items()}
-            seconds, outputs = _decoded(pair, ways, prompts, sampling, REPETITIONS)
+            seconds, outputs = decoded_ways(pair, ways, prompts, sampling, REPETITIONS)
             for name, how in best.items():
                 row = {"prompts": kind, "mode": mode, "block length": f"{name} ({how})"}
-                rows.append(row | _figures(name, seconds, outputs))
+                rows.append(row | figures(name, seconds, outputs))
     return [Table("adaptive", rows)]
 
 
@@ -59,8 +59,8 @@ def _families(pair: Pair) -> dict[str, dict[str, Way]]:
     }
 
 
-def _decoded(pair: Pair, ways: Mapping[str, Way], prompts, sampling: Sampling | None, repetitions: int):
-    """`decoded_in_turns` with the tandem."""
+def decoded_ways(pair: Pair, ways: Mapping[str, Way], prompts, sampling: Sampling | None, repetitions: int):
+    """`decoded_in_turns` with the tandem, its block length set in several ways."""
     settings = {"max_new_tokens": TIMED_TOKENS, "sampling": sampling, "key": jax.random.key(SEED)}
     speculated = {
         name: speculating(pair.primary, pair.tandem, block_len, router=router)
@@ -69,16 +69,20 @@ def _decoded(pair: Pair, ways: Mapping[str, Way], prompts, sampling: Sampling | 
     return decoded_in_turns(pair.primary, speculated, prompts, settings, repetitions)
 
 
-def _fastest(pair: Pair, ways: Mapping[str, Way], prompts, sampling: Sampling | None) -> str:
-    seconds, _ = _decoded(pair, ways, prompts, sampling, CHOOSING)
+def fastest(pair: Pair, ways: Mapping[str, Way], prompts, sampling: Sampling | None) -> str:
+    """The name of the way that takes the least time."""
+    seconds, _ = decoded_ways(pair, ways, prompts, sampling, CHOOSING)
     return min(ways, key=lambda name: float(np.median(seconds[name])))
 
 
-def _figures(name: str, seconds: Mapping[Any, np.ndarray], outputs: Mapping[Any, Sequence[Output]]) -> Row:
+def figures(name: str, seconds: Mapping[Any, np.ndarray], outputs: Mapping[Any, Sequence[Output]]) -> Row:
+    """Columns of one way, beside the one that is called "constant"."""
     summary = summarise([out.trace for out in outputs[name]])
     sums = [out.trace.summary() for out in outputs[name]]
     units = np.array([[s["emitted"], s["cycles"]] for s in sums], float)
     return {
+        "primary's runs a text": summary["cycles"] / len(sums),
+        "tandem's runs a text": summary["drafted"] / len(sums),
         "drafts per block": summary["mean_drafted"],
         "wasted": 1 - (summary["accepted"] / max(1, summary["drafted"])),
         "tokens per call": bootstrap(lambda s: s[..., 0] / s[..., 1], units),

@@ -52,7 +52,9 @@ def study(lab: Lab) -> list[Table]:
                 lab.say(f"  {kind}, {mode}, {samples} samples")
                 timed = prompts[:TIMED_PROMPTS]
                 best = fastest(pair.primary, drafters, chosen[kind], timed, sampling, samples)
-                clock.append({**where, "samples": samples, **_clock(best)})
+                how = _how(sampling, samples) | {"max_new_tokens": 1, "repetitions": REPETITIONS}
+                first = compare(pair.primary, drafters, timed, block_lens=(1,), **how)
+                clock.append({**where, "samples": samples, **_clock(best, first)})
     return [Table("blocks", blocks, pictures, images), Table("speed", clock)]
 
 
@@ -72,13 +74,16 @@ def fastest(
     samples: int = 1,
 ) -> dict[str, Run]:
     """Each drafter on `prompts` at the γ that was fastest on the prompts `chosen`, in turns."""
-    how = {"max_new_tokens": TIMED_TOKENS, "sampling": sampling, "key": jax.random.key(SEED)}
-    how["num_samples"] = None if samples == 1 else samples
-    timed = partial(compare, primary, drafters, **how)
+    timed = partial(compare, primary, drafters, **_how(sampling, samples))
     tried = timed(chosen, block_lens=SWEPT[samples], repetitions=CHOOSING)
     best = {name: tried.fastest(name).block_len for name in drafters}
     measured = timed(prompts, block_lens=sorted(set(best.values())), repetitions=REPETITIONS)
     return {name: measured.run(name, block_len) for name, block_len in best.items()}
+
+
+def _how(sampling: Sampling | None, samples: int) -> dict[str, Any]:
+    how = {"max_new_tokens": TIMED_TOKENS, "sampling": sampling, "key": jax.random.key(SEED)}
+    return how | {"num_samples": None if samples == 1 else samples}
 
 
 def accepted(run: Run) -> Interval:
@@ -93,11 +98,17 @@ def accepted_ratio(run: Run, other: Run) -> Interval:
     return bootstrap(ratio, both)
 
 
-def _clock(runs: Mapping[str, Run]) -> Row:
+def _clock(runs: Mapping[str, Run], first: Comparison) -> Row:
+    """Speedups; decode only: without the time until the first token."""
     row: Row = {}
     for name, run in runs.items():
         row |= {name: spread(run.speedup), f"{name}'s γ": run.block_len}
-    return row | {"tandem / distilled": spread(runs["distilled"].seconds / runs["tandem"].seconds)}
+    row["tandem / distilled"] = spread(runs["distilled"].seconds / runs["tandem"].seconds)
+    rest = {name: run.seconds - np.median(first.run(name, 1).seconds) for name, run in runs.items()}
+    tandem, prompt = runs["tandem"], first.run("tandem", 1)
+    alone = tandem.speedup * tandem.seconds - np.median(prompt.speedup * prompt.seconds)
+    row["tandem, decode only"] = spread(alone / rest["tandem"])
+    return row | {"tandem / distilled, decode only": spread(rest["distilled"] / rest["tandem"])}
 
 
 def _blocks(counted: Comparison, pair: Pair) -> Row:

@@ -16,11 +16,12 @@ from studies.variants import BlockPrediction
 from tandem_edu import data
 from tandem_edu.decode import generate
 from tandem_edu.drafters import DeepTandem
+from tandem_edu.drafters.deep import with_unit_embeddings
 from tandem_edu.measure import PRESETS, Interval, read_time, spread, timed
 from tandem_edu.model import LanguageModel, Transformer
 from tandem_edu.train import Recipe, recipe, train_together
 
-STEPS, WINDOWS, NEW_TOKENS, PROMPTS, ROUNDS = 2_000, 8, 128, 4, 9
+STEPS, WINDOWS, NEW_TOKENS, PROMPTS, ROUNDS = 1_000, 8, 128, 4, 9
 WHOLE, DEEP = "whole model", "deep tandem, 4 + 4 layers, γ = 2"
 CHIPS = [chip for chip in PRESETS if "T4" in chip.name or "TPU" in chip.name]
 
@@ -51,11 +52,11 @@ def study(lab: Lab) -> list[Table]:
 
 
 def untrained() -> dict[str, LanguageModel]:
-    """The three models, with the sizes of the shipped primary."""
+    """The three models, with the sizes of the shipped primary and the deep tandem's kind of embedding."""
     key = jax.random.key(SEED)
-    whole = Transformer(PRIMARY, key=key)
+    whole = with_unit_embeddings(Transformer(dataclasses.replace(PRIMARY, tie_embeddings=False), key=key))
     deep = DeepTandem(PRIMARY, block_len=2, key=key)
-    blocks = BlockPrediction(large=whole, config=PRIMARY, block_len=8)
+    blocks = BlockPrediction(large=whole, config=whole.config, block_len=8)
     return {WHOLE: whole, DEEP: deep, "block prediction, 8 layers, γ = 8": blocks}
 
 

@@ -1,8 +1,4 @@
-"""The one exception that a user can cause.
-
-Each message says what was expected, what was passed, and how to fix it. The command line prints it
-as one line and exits with status 2. Any other exception is a bug of this package.
-"""
+"""The one exception that a user can cause. Any other is a bug of this package."""
 
 import math
 import operator
@@ -28,10 +24,7 @@ def require(condition: bool, expected: str, got: object, fix: str) -> None:
 
 
 def at_least(least: int, number: object, name: str, fix: str) -> int:
-    """`number` as an `int`. Raises `BadInput` unless it is a whole number of at least `least`.
-
-    Integers of NumPy and JAX are whole numbers too. True and False are not.
-    """
+    """`number` as an `int`. Raises `BadInput` unless it is a whole number, no bool, of at least `least`."""
     try:
         whole = operator.index(number)  # pyright: ignore
     except TypeError:

@@ -11,21 +11,18 @@ import numpy as np
 from tandem_edu.model.weights import trainable
 
 
-def lively(model, seed: int):
+def lively(model, seed: int, noise: float = 0.1):
     """`model` with noise on each of its own weights: no norm stays at 1, no projection at the identity."""
     arrays, rest = eqx.partition(model, trainable(model))
     leaves, tree = jax.tree.flatten(arrays)
     # NumPy's noise, because JAX's would be compiled again for every shape.
-    noise = np.random.default_rng(seed)
-    noisy = [w + jnp.float32(0.1 * noise.standard_normal(w.shape)) for w in leaves]
+    normal = np.random.default_rng(seed).standard_normal
+    noisy = [w + jnp.float32(noise * normal(w.shape)) for w in leaves]
     return eqx.combine(jax.tree.unflatten(tree, noisy), rest)
 
 
 def f64(array) -> np.ndarray:
     return np.asarray(array, dtype=np.float64)
-
-
-# The parts of a layer
 
 
 def rms_norm(x, scale, eps):

@@ -5,8 +5,8 @@ to the primary's joint distribution, which full enumeration gives.
 """
 
 import ast
-import itertools
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import chisquare
+from oracle import lively
+
+sys.path.insert(0, str(Path(__file__).parent / "decode"))
+from slow_decoder import joint
+from test_distribution import p_value
 
 import tandem_edu as te
 from tandem_edu import nano
@@ -57,12 +61,6 @@ def into_package(model, sizes: dict, primary: te.Transformer | None = None):
     return eqx.tree_at(package_weights, blank, nano_weights(model))
 
 
-def lively(model, seed: int, noise: float):
-    """`model` with noise on every weight, so that each one matters and its texts vary."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda w: w + jnp.float32(noise * rng.standard_normal(w.shape)), model)
-
-
 @cache
 def models(vocab: int = VOCAB):
     """A primary, a plain secondary and a tandem, in nano.
@@ -94,9 +92,6 @@ def written_for_people():
         yield
 
 
-# --- One file, by itself ---
-
-
 def imports(path: Path) -> list[str]:
     """The import statements of a file."""
     nodes = ast.walk(ast.parse(path.read_text("utf-8")))
@@ -111,8 +106,6 @@ def test_nano_is_one_page_and_stands_alone():
     for other in set(PACKAGE.rglob("*.py")) - {path}:
         assert not [line for line in imports(other) if re.search(r"\bnano\b", line)], other
 
-
-# --- The oracle ---
 
 TEXT = jnp.asarray(np.random.default_rng(3).integers(VOCAB, size=SEQ + 1), jnp.int32)
 
@@ -143,12 +136,6 @@ def test_the_tandem_and_the_losses(block_len, offset):
     close(nano.loss(primary, None, TEXT, block_len, offset, 1.0), Objective()(p, targets))
 
 
-def test_weights_come_back():
-    for ours, packaged in pairs():
-        blank = jax.tree.map(jnp.zeros_like, ours)
-        assert eqx.tree_equal(eqx.tree_at(nano_weights, blank, package_weights(packaged)), ours)
-
-
 @pytest.mark.parametrize("block_len", [1, 2, 3, 4])
 def test_greedy_texts(block_len):
     (primary, packaged_primary), *drafters = pairs()
@@ -168,19 +155,7 @@ def test_greedy_texts(block_len):
     assert accepted > 0.2 * drafted
 
 
-# --- The distribution ---
-
 SPEAKER, NEW, PROMPT, DRAWS = 4, 3, [1, 2], 20_000
-
-
-@cache
-def joint() -> np.ndarray:
-    """P(text) under the primary for every text of NEW tokens, from one pass over each."""
-    primary = models(SPEAKER)[0]
-    texts = np.array(list(itertools.product(range(SPEAKER), repeat=NEW)))
-    whole = np.concatenate([np.tile(PROMPT, (len(texts), 1)), texts], axis=1)
-    p = np.asarray(jax.nn.softmax(jax.vmap(primary)(jnp.asarray(whole))), np.float64)[:, len(PROMPT) - 1 : -1]
-    return np.prod(np.take_along_axis(p, texts[:, :, None], axis=2)[:, :, 0], axis=1)
 
 
 def sampled(drafter, block_len: int, key):
@@ -196,16 +171,12 @@ def sampled(drafter, block_len: int, key):
     return text[len(PROMPT) :][:NEW]
 
 
-def p_value(drafter, block_len: int = 2) -> float:
-    """Pearson's chi-square of many sampled texts against `joint`."""
-    draw = jax.jit(jax.vmap(lambda key: sampled(drafter, block_len, key)))
+def p_value_of(drafter) -> float:
+    """Many sampled texts against the joint distribution of the primary."""
+    draw = jax.jit(jax.vmap(lambda key: sampled(drafter, 2, key)))
     chunks = [draw(keys) for keys in jax.random.split(jax.random.key(7), (DRAWS // 1000, 1000))]
-    texts = np.concatenate(chunks) @ SPEAKER ** np.arange(NEW)[::-1]
-    counts = np.bincount(texts, minlength=SPEAKER**NEW)
-    expected = joint() / joint().sum() * len(texts)
-    common = expected >= 10
-    observed, expected = (np.append(x[common], x[~common].sum()) for x in (counts, expected))
-    return chisquare(observed, expected).pvalue
+    table = joint(into_package(models(SPEAKER)[0], PRIMARY), PROMPT, NEW, temperature=1.0)
+    return p_value(np.concatenate(chunks), table)
 
 
 @pytest.mark.parametrize("which", [1, 2], ids=["plain", "tandem"])
@@ -214,7 +185,7 @@ def test_sampled_texts_have_the_primarys_distribution(which):
     for key in jax.random.split(jax.random.key(1), 3):  # the loop below is that of `speculate`
         text, *_ = nano.speculate(primary, drafter, PROMPT, NEW, 2, 1.0, key)
         assert text.tolist() == sampled(drafter, 2, key).tolist()
-    assert p_value(drafter) > 1e-3
+    assert p_value_of(drafter) > 1e-3
 
 
 def test_the_comparison_rejects_a_redraw_from_p(monkeypatch):
@@ -224,10 +195,7 @@ def test_the_comparison_rejects_a_redraw_from_p(monkeypatch):
 
     verify = nano.verify
     monkeypatch.setattr(nano, "verify", broken)
-    assert p_value(models(SPEAKER)[1]) < 1e-6
-
-
-# --- The command ---
+    assert p_value_of(models(SPEAKER)[1]) < 1e-6
 
 
 def test_training_a_tandem_lowers_its_loss_and_leaves_the_primary(capsys):

@@ -12,7 +12,6 @@ import tandem_edu
 
 ROOT = Path(__file__).parents[1]
 MISSING = [name for name in ("sphinx", "myst_nb", "furo") if importlib.util.find_spec(name) is None]
-
 WHY = f"the site needs {', '.join(MISSING)}: pip install -e '.[site]'"
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=WHY)]

@@ -1,7 +1,4 @@
-"""Check an answer: call the student's function and compare the result with a model solution.
-
-Checking continues whatever the function does: an exception fails its case, and its message is shown.
-"""
+"""Check an answer: compare what a student's function returns, or raises, with a model solution."""
 
 import io
 import warnings
@@ -59,7 +56,6 @@ class Exercise:
     solution: Callable[..., Any]
     cases: tuple[Case, ...]
     notebook: str = ""
-    """The notebook that explains the task."""
 
     @property
     def name(self) -> str:

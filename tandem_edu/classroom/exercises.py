@@ -1,7 +1,7 @@
 """The course's exercises: one short function each, on what a notebook has explained.
 
-The model solutions are as plain as a student would write them; the tests compare them with the library.
-Students can read them in this file. Whoever grades should add cases (`Exercise`) of their own.
+The model solutions are as plain as a student would write them. Students can read them in this file; whoever
+grades should add cases (`Exercise`) of their own.
 """
 
 from collections import Counter
@@ -190,6 +190,20 @@ def draft_length(confidence, threshold):
     return len(confidence)
 
 
+@_exercise(
+    "07_tandem_alone",
+    Case("the paper's table 3", (6.40, 3, True), "γ + 1 tokens in 1 + γ c steps, c = 1 / 6.40"),
+    Case("without the free token", (6.40, 3, False), "γ tokens in as many steps"),
+    Case("the primary alone", (6.40, 0, True), "one token in one step"),
+    Case("a secondary of half the speed", (3.20, 3, True), "c is twice as large"),
+)
+def standalone_speedup(secondary_speed, block_len, free_token):
+    """How many times as fast as the primary is a tandem without verification, if reading a block takes the
+    primary one step? The secondary alone is `secondary_speed` times as fast as the primary.
+    """
+    return (block_len + free_token) / (1 + block_len / secondary_speed)
+
+
 def check(name: str, answer: Callable[..., Any]) -> Report:
     """Check `answer`, a function, as the solution of the exercise `name`; the best result is stored.
 
@@ -201,12 +215,9 @@ def check(name: str, answer: Callable[..., Any]) -> Report:
                 expected 0.4, got 0.8
                 hint: TV = ½ Σ |p - q|
       ✓ passed  two equal ones (points: 1)
-      ✗ failed  nothing in common (points: 1)
-                expected 1., got 2.
-                hint: at most 1: remember the ½
+    ...
     """
-    names = ", ".join(EXERCISES)
-    require(name in EXERCISES, f"an exercise among {names}", repr(name), "check the spelling")
+    require(name in EXERCISES, f"an exercise among {', '.join(EXERCISES)}", repr(name), "check the spelling")
     report = EXERCISES[name].check(answer)
     _best[name] = max(_best[name], report.points)
     return report

@@ -1,7 +1,4 @@
-"""The command line: each subcommand is a few lines around the package's functions.
-
-Bad input gives one line on standard error and exit status 2, Ctrl-C gives one line and status 130.
-"""
+"""The command line. Bad input gives one line on standard error and status 2, Ctrl-C one and status 130."""
 
 # Little is imported before `main` runs: Ctrl-C is answered from then on.
 import os
@@ -22,7 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # pyright: ignore # a console may lack characters
     try:
-        _run(arguments, options)
+        try:
+            from tandem_edu.cli.parser import parser
+
+            parser().parse_args(arguments, options)
+            options.run(options)
+        finally:
+            print(end="", flush=True)  # a broken output is noticed here, not at the end of the process
         return 0
     except BadInput as error:
         status, message = 2, " ".join(str(error).split())
@@ -39,22 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(arguments: Sequence[str] | None, options: SimpleNamespace) -> None:
-    try:
-        from tandem_edu.cli.parser import parser
-
-        parser().parse_args(arguments, options)
-        options.run(options)
-    finally:
-        print(end="", flush=True)  # a broken output is noticed here, not at the end of the process
-
-
 def _stop(options: SimpleNamespace) -> None:
     """End the process at Ctrl-C.
 
-    Not by an exception: jaxlib loses one that is raised in its callbacks, crashes if one is raised
-    during its import, and crashes at exit if it was compiling. Checkpoints are written whole, so
-    there is nothing to clean up.
+    Not by an exception: jaxlib loses one that is raised in its callbacks, crashes if one is raised during
+    its import, and crashes at exit if it was compiling. Checkpoints are whole; nothing is left to clean up.
     """
     try:
         sys.stdout.flush()

@@ -14,6 +14,7 @@ import numpy as np
 from tandem_edu import data, measure
 from tandem_edu.cli.decoding import load_drafter, random_key
 from tandem_edu.decode import Sampling
+from tandem_edu.decode.routers import INPUTS, TARGETS
 from tandem_edu.drafters import PrimaryReader, build_reader, readers
 from tandem_edu.errors import BadInput, require
 from tandem_edu.model import Transformer, TransformerConfig
@@ -76,6 +77,10 @@ def _add_router(add) -> None:
     add("--block-len", type=int, default=8, metavar="N", help="γ_max, if not 8")
     add("--temperature", type=float, default=0.0, metavar="X", help="of the pair, if not 0")
     add("--threshold", type=float, default=0.8, metavar="X", help="τ when none is given later, if not 0.8")
+    estimates = "what it estimates: 1 - TV(p, q), or whether the draft is accepted; if not tv"
+    add("--target", choices=TARGETS, default="tv", help=estimates)
+    sees = "what it sees beside entropy and probabilities: embeddings of likely tokens, or the hidden state"
+    add("--features", choices=INPUTS, default="embeddings", help=f"{sees}; if not embeddings")
     add("--prompts", type=int, default=160, metavar="N", help="texts to learn from, if not 160")
     add("--steps", type=int, default=1000, metavar="N", help="of the training, if not 1000")
     add("--seed", type=int, default=0, metavar="N", help="if not 0")
@@ -184,6 +189,7 @@ def _train_router(options: argparse.Namespace) -> None:
     prompts = data.prompts(train_text, tokenizer, length, options.prompts, options.seed)
     settings = {"sampling": Sampling(options.temperature), "threshold": options.threshold}
     settings |= {"max_new_tokens": min(64, context - length), "steps": options.steps, "key": key}
+    settings |= {"target": options.target, "features": options.features}
     router, held_out = train_router(primary, drafter, prompts, options.block_len, **settings)
     path = Path(options.out, "router.safetensors")
     save_router(router, path)

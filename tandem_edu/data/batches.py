@@ -1,8 +1,4 @@
-"""From documents to one array of token ids, and from that array to batches, windows and prompts.
-
-A window has `seq_len + 1` tokens: `window[:-1]` are the inputs and `window[1:]` their targets. A
-memory-mapped `.npy` file serves as well as an array.
-"""
+"""From documents to token ids, and on to batches, windows (inputs `[:-1]`, targets `[1:]`) and prompts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,8 +18,8 @@ _WHOLE = "pass a whole number"
 def encode(tokenizer: Tokenizer, documents: Iterable[str]) -> np.ndarray:
     """The ids of all documents in one array, each document followed by the end-of-text id.
 
-    Returns uint16[n_tokens] if the vocabulary fits, else uint32[n_tokens]. `documents` is a corpus, a text,
-    or texts. Raises `BadInput` without a document, or if the tokenizer has no `<|endoftext|>`.
+    `documents` is a corpus, a text, or texts; the result uint16[n_tokens] if the vocabulary fits, else
+    uint32. Raises `BadInput` without a document, or if the tokenizer has no `<|endoftext|>`.
 
     >>> from tandem_edu.data.tokenizer import train_tokenizer
     >>> encode(train_tokenizer("", vocab_size=257), ["!", '"']).tolist()
@@ -42,11 +38,10 @@ def encode(tokenizer: Tokenizer, documents: Iterable[str]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Random windows of `tokens`: `batches(step)` is int32[batch_size, seq_len + 1].
+    """Random windows of `tokens`, memory-mapped or not: `batches(step)` is int32[batch_size, seq_len + 1].
 
-    A pure function of (seed, step), the key of a counter-based generator (Philox; Salmon et al. 2011).
-    There is no state to save, and any worker can make any batch. Raises `BadInput` for sizes below 1, for
-    negative seeds or steps, and if `tokens` has fewer tokens than one window.
+    A pure function of (seed, step), the key of a counter-based generator (Philox; Salmon et al. 2011): any
+    worker can make any batch. Raises `BadInput` for sizes below 1, a negative seed or step, too few tokens.
 
     >>> batches = Batches(np.arange(100), batch_size=2, seq_len=4)
     >>> batches(7).shape, bool((batches(7) == batches(7)).all())
@@ -88,9 +83,8 @@ def prompts(
 ) -> list[np.ndarray]:
     """`count` prompts, each int32[length] from a random position of a document.
 
-    The documents of at least `length` tokens take turns. Each gives another window at each turn, until all
-    of its windows were used. Take prompts from the validation corpus, which the model has not seen. The
-    same `seed` gives the same prompts. Raises `BadInput` if no document has `length` tokens.
+    The documents of at least `length` tokens take turns, each with another window until all were used. Take
+    the validation corpus, which the model has not seen. Raises `BadInput` if no document has `length` tokens.
     """
     at_least(1, length, "length", _WHOLE)
     at_least(1, count, "count", _WHOLE)

@@ -9,11 +9,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tandem_edu.data.files import FilePath, fetched, read_utf8
+import pooch
+
 from tandem_edu.data.stdlib import pydocs, pysource, stdlib
 from tandem_edu.errors import BadInput, require
+from tandem_edu.files import FilePath, read_utf8
 
 CORPORA = ("pydocs", "pysource", "stdlib", "shakespeare")
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -27,9 +31,9 @@ _BREAKS = (r"\n\s*\n", r"\n", r"\s", r"(?s).{1,100}")  # paragraphs, else lines,
 class Corpus(str):
     r"""A string that knows its documents: text = documents joined by blank lines.
 
-    `name` is shown in reports, `titles` are one a document: a new edition under the same title stays in the
-    same part of `train_valid`. `digest` is the SHA-256 (hex) of the documents. Raises `BadInput` without a
-    document, if one is blank or no UTF-8, or if the numbers of titles and documents differ.
+    `name` is shown in reports, `titles` (one a document) decide the part in `train_valid`, `digest` is the
+    SHA-256 (hex) of the documents. Raises `BadInput` without a document, if one is blank or no UTF-8, or if
+    the numbers of titles and documents differ.
 
     >>> Corpus(["One two.", "Three."], name="numbers")
     Corpus('numbers', 2 documents, 16 characters)
@@ -45,7 +49,13 @@ class Corpus(str):
         require(bool(documents), "at least one document", "none", "pass a list of texts")
         digest = hashlib.sha256()
         for index, text in enumerate(documents):
-            data = _utf8(text, index)
+            try:
+                data = text.encode("utf-8")
+            except (AttributeError, UnicodeEncodeError) as error:
+                got, fix = f"{error} at index {index}", "read the files as UTF-8"
+                raise BadInput("documents of text that UTF-8 can hold", got, fix) from error
+            got = f"a blank one at index {index}"
+            require(bool(text.strip()), "documents with some text", got, "leave it out")
             digest.update(b"%d:" % len(data) + data)  # the length makes the encoding unique
         corpus = super().__new__(cls, "\n\n".join(documents))
         corpus.name, corpus.documents, corpus.digest = name, documents, digest.hexdigest()
@@ -107,8 +117,7 @@ def load_text(name_or_path: FilePath, *, cache_dir: FilePath | None = None) -> C
             texts = pysource() if name_or_path == "pysource" else stdlib()
             return Corpus(texts.values(), name_or_path, titles=texts)
         case "shakespeare":
-            plays = fetched(SHAKESPEARE_URL, SHAKESPEARE_SHA256, "shakespeare.txt", cache_dir)
-            return Corpus(cut(plays), "shakespeare")
+            return Corpus(cut(_shakespeare(cache_dir)), "shakespeare")
     path = Path(os.path.expanduser(str(name_or_path)))
     known = f"one of {', '.join(CORPORA)}, or the path of a text file or folder"
     got = f"{str(name_or_path)!r}, and there is nothing at {path.absolute()}"
@@ -144,14 +153,21 @@ def documents_of(texts: Iterable[str]) -> tuple[str, ...]:
     return (texts,) if isinstance(texts, str) else tuple(texts)
 
 
-def _utf8(text: str, index: int) -> bytes:
-    try:
-        data = text.encode("utf-8")
-    except (AttributeError, UnicodeEncodeError) as error:
-        fix = "read the files as UTF-8"
-        raise BadInput("documents of text that UTF-8 can hold", f"{error} at index {index}", fix) from error
-    require(bool(text.strip()), "documents with some text", f"a blank one at index {index}", "leave it out")
-    return data
+def _shakespeare(cache_dir: FilePath | None) -> str:
+    """The plays, kept in `cache_dir` or the user's cache folder. Raises `BadInput` without a network."""
+    with TemporaryDirectory() as folder:
+        with suppress(OSError, RuntimeError):  # a user without a home, as in some containers: nothing is kept
+            cache = Path(cache_dir or pooch.os_cache("tandem_edu"))
+            cache.mkdir(parents=True, exist_ok=True)
+            folder = cache
+        try:
+            known, name = f"sha256:{SHAKESPEARE_SHA256}", "shakespeare.txt"
+            return read_utf8(pooch.retrieve(SHAKESPEARE_URL, known, name, folder, progressbar=True))
+        except (OSError, ValueError) as error:
+            got = f"{type(error).__name__}: {error}"
+            fix = 'try again; "pydocs" and "pysource" need no network; or pass the path of your own text'
+            # The chain of causes holds four exceptions of the network libraries that add nothing.
+            raise BadInput(f"a download from {SHAKESPEARE_URL}", got, fix) from None
 
 
 def _pieces(text: str, least: int, longest: int, breaks: tuple[str, ...]) -> Iterator[str]:

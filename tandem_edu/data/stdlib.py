@@ -1,7 +1,6 @@
 """The corpora that come with every Python: its documentation and its own source code.
 
-Nothing is imported or run. Tests, bundled packages and generated files are left out. So are the tables of
-`encodings`: they are near-copies of each other, and those in the training text would give away the others.
+Nothing is run. Left out: tests, bundled packages, generated files, the near-equal tables of `encodings`.
 """
 
 import ast
@@ -23,10 +22,7 @@ SKIPPED_FILES = ("_sysconfigdata", "sitecustomize", "usercustomize")
 
 
 def pysource() -> dict[str, str]:
-    """Each source file of the standard library by its path in the library, sorted; about 9 MB.
-
-    A file is read in the encoding it declares. Raises `BadInput` where Python was installed without them.
-    """
+    """The standard library's source files by path in it, sorted; 9 MB. Raises `BadInput` without any."""
     library, documents = Path(sysconfig.get_path("stdlib")), {}
     for parent, folders, names in os.walk(library):
         folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS]

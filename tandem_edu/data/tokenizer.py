@@ -17,9 +17,8 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tandem_edu.data.corpus import documents_of
-from tandem_edu.data.files import FilePath, read_utf8
 from tandem_edu.errors import BadInput, at_least, require
-from tandem_edu.files import written_whole
+from tandem_edu.files import FilePath, read_utf8, written_whole
 
 END_OF_TEXT = "<|endoftext|>"
 END_ID = 0
@@ -32,9 +31,8 @@ _BYTE_OF = dict(zip(_SIGNS, sorted(range(256), key=lambda byte: chr(byte) not in
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> Tokenizer:
     r"""Train a byte-level BPE tokenizer of exactly `vocab_size` tokens on a corpus or on texts.
 
-    Decoding undoes encoding for any text. The characters `<|endoftext|>` in a text are ordinary
-    characters. Raises `BadInput` if `vocab_size` is below 257, or if the text has too few repeated pairs
-    to fill the vocabulary.
+    Decoding undoes encoding for any text, and `<|endoftext|>` in a text is ordinary characters. Raises
+    `BadInput` if `vocab_size` is below 257, or if the text has too few repeated pairs to fill it.
 
     >>> tokenizer = train_tokenizer(["the cat, the hat, the bat"] * 2, vocab_size=262)
     >>> token_strings(tokenizer, tokenizer.encode("the\r\nhats").ids)
@@ -85,9 +83,7 @@ def load_tokenizer(path: FilePath) -> Tokenizer:
 
 
 def text_of(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> str:
-    """The text of a sequence of ids: `tokenizer.decode`, with an id without a token as `[id]`.
-
-    A model whose vocabulary is padded beyond its tokenizer's can write such ids.
+    """The text of a sequence of ids: `tokenizer.decode`, with an id without a token (padding) as `[id]`.
 
     >>> text_of(train_tokenizer("", vocab_size=257), [66, 300, 67])
     'b[300]c'
@@ -117,11 +113,7 @@ def _name(tokenizer: Tokenizer, token: int) -> str | None:
 
 
 def _without_special_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """The same tokenizer with its special tokens as mere entries of the vocabulary.
-
-    The library reads the name of a special token in a text as that token. Its setting against this is
-    lost in copies. A mere entry is never read from a text; decoding leaves it out.
-    """
+    """The same tokenizer, which never reads its special tokens in a text and leaves them out in decoding."""
     state = json.loads(tokenizer.to_str())
     special = {token["content"]: token["id"] for token in state["added_tokens"] if token["special"]}
     if not special:

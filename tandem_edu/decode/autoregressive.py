@@ -24,10 +24,9 @@ def generate(
 ) -> Output:
     """Continue `prompt` (int32[prompt]) by `max_new_tokens` tokens, greedily unless `sampling` is given.
 
-    One compiled loop over one cache. A `stop_token` is emitted and ends the text. Several prompts, or
-    several samples of each, are decoded together: see `speculate`.
-    Works under `jax.jit`, and under `jax.vmap` over prompts and keys.
-    Raises `BadInput` for a prompt or a number of tokens that does not fit.
+    A `stop_token` is emitted and ends the text. Several prompts, or several samples of each, are decoded
+    together: see `speculate`. Works under `jax.jit`, and under `jax.vmap` over prompts and keys. Raises
+    `BadInput` for a prompt or a number of tokens that does not fit.
 
     >>> import jax
     >>> from tandem_edu.model import Transformer, TransformerConfig
@@ -60,9 +59,8 @@ def _generate(model: LanguageModel, request: Request):
 
     @squeeze_one
     def write(u, end, state, each):
-        return lax.while_loop(
-            lambda state: ~jnp.all(state[-1]), lambda state: each(step)(u, end, *state), state
-        )
+        next_token = lambda state: each(step)(u, end, *state)
+        return lax.while_loop(lambda state: ~jnp.all(state[-1]), next_token, state)
 
     buffer, n, _, _ = write(u, texts.end, state)
     trace = over_batch(lambda cycles: Trace.of_single_tokens(cycles, entries=size))(n - texts.prompt_len)

@@ -6,8 +6,7 @@ With `n` tokens of text, of which the primary has read all but the last (the *pe
 2. the primary reads [pending, d_1 .. d_γ] in one pass, which gives its distributions at γ + 1 positions.
    Where it adds no token of its own, it does not read d_γ, the pending token of the next cycle;
 3. verification accepts m drafts, and the primary adds one token: the text grows by m + 1;
-4. both commit: the primary's cache gets the length of the new text but for its last token, and the drafter
-   takes over what the primary has read.
+4. both commit: the primary's cache is cut to the new text without its last token, and the drafter follows.
 
 γ is a traced value below a static γ_max, so a sweep over γ compiles once. The primary always reads γ_max + 1
 tokens, and what lies beyond γ + 1 does not count. In a batch, each text has its own position; one that is

@@ -1,8 +1,4 @@
-"""A decoding request, checked and padded: what all decoders share.
-
-A request is always a batch, with a leading axis `batch`; a single prompt is a batch of one, squeezed once, in
-`finish`. A text has one buffer, of a size rounded up: requests of similar size share one compiled program.
-"""
+"""A decoding request, always a batch, checked and padded to sizes that share compiled programs."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,11 +21,7 @@ from tandem_edu.model.weights import check_float32
 
 
 class Output(eqx.Module):
-    """New tokens `int32[max_new_tokens]` (without the prompt), and the trace of how they were decoded.
-
-    Where a stop token ended the text early, `length` is less than `max_new_tokens`, and the rest of
-    `tokens` repeats the stop token. For a batch, all arrays have a leading axis `batch`.
-    """
+    """The new tokens (a stop token is repeated to the end), how many of them count, and the trace."""
 
     tokens: Int[Array, "*batch max_new_tokens"]
     length: Int[Array, "*batch"]
@@ -125,9 +117,12 @@ def make_request(
     root = jax.random.key_data(jax.random.key(0) if key is None else key)[:2]
     root = jax.random.wrap_key_data(root, impl="threefry2x32")
     keys = root[None] if single else jax.vmap(partial(jax.random.fold_in, root))(positions(len(repeated)))
+    # Traced prompts are padded by JAX, which compiles this for each length.
+    numpy = jnp if any(isinstance(p, Tracer) for p in prompts) else np
+    buffer = jnp.asarray(numpy.stack([numpy.pad(p, (0, size - len(p))) for p in repeated]))
     prompt_len = jnp.array([len(p) for p in repeated], jnp.int32)
     return Request(
-        texts=Text(_padded(repeated, size), prompt_len, prompt_len + jnp.int32(max_new_tokens), keys),
+        texts=Text(buffer, prompt_len, prompt_len + jnp.int32(max_new_tokens), keys),
         stop_token=jnp.int32(-1 if stop_token is None else stop_token),
         sampling=sampling,
         prompt_bucket=min(size, bucket(longest)),
@@ -166,12 +161,6 @@ def _is_batch(prompt) -> bool:
     if not isinstance(prompt, list | tuple):
         return getattr(prompt, "ndim", 0) == 2
     return len(prompt) > 0 and all(isinstance(p, Sequence) or getattr(p, "ndim", 0) == 1 for p in prompt)
-
-
-def _padded(prompts: Sequence, size: int) -> Int[Array, "batch size"]:
-    """The prompts in buffers. Traced ones are padded by JAX, which compiles this for each length."""
-    numpy = jnp if any(isinstance(prompt, Tracer) for prompt in prompts) else np
-    return jnp.asarray(numpy.stack([numpy.pad(prompt, (0, size - len(prompt))) for prompt in prompts]))
 
 
 def check_prompt(

@@ -1,7 +1,7 @@
 """From logits to the distribution that a token is drawn from, and the draw.
 
-Primary and drafter use the same `Sampling`: speculative decoding is exact for the distributions *after*
-temperature, top-k and top-p. Greedy is the one-hot distribution on the best token: one rule accepts both.
+Speculative decoding is exact for the distributions *after* temperature, top-k and top-p. Greedy is the
+one-hot distribution on the best token: one rule accepts both.
 
 Axis names: `vocab` token ids; `width` positions of a cycle; `role`; `two`, the random numbers of one draw.
 """
@@ -22,15 +22,11 @@ DRAFT, ACCEPT, EMIT = range(3)
 
 
 class Sampling(eqx.Module):
-    """How a token is drawn.
-
-    **Arguments:**
+    """How a token is drawn. `BadInput` for a temperature below 0, `top_k` below 1 or `top_p` outside (0, 1].
 
     - `temperature`: logits are divided by it. 0 is greedy: always the token of the highest logit.
     - `top_k`: only the k most probable tokens (of equals, the lower id).
     - `top_p`: only the smallest set of most probable tokens whose probability reaches p, after top-k.
-
-    Raises `BadInput` for a negative temperature, `top_k` below 1 or `top_p` outside (0, 1].
 
     >>> logits = jnp.log(jnp.array([0.5, 0.3, 0.2]))
     >>> [round(float(p), 3) for p in Sampling(temperature=1.0, top_k=2).probabilities(logits)]
@@ -86,10 +82,7 @@ class Sampling(eqx.Module):
     def uniforms(
         self, key: PRNGKeyArray, capacity: int, width: int
     ) -> Float[Array, "capacity width role two"]:
-        """`cycle_uniforms` for every position at which a cycle may start; zeros if greedy.
-
-        They are drawn at once, before the decoding loop: on a CPU, XLA's generator is a loop of its own.
-        """
+        """`cycle_uniforms` of every position, before the loop: on a CPU, the generator is itself a loop."""
         if self.greedy:
             return jnp.zeros((capacity, width, 3, 2), jnp.float32)
         return jax.vmap(lambda start: cycle_uniforms(key, start, width))(positions(capacity))

@@ -1,7 +1,4 @@
-"""Speculative decoding (SPEED in the paper): draft γ tokens, verify them in one pass of the primary.
-
-`cycle` has the cycle itself; `verify` (token by token) and `block_verify` (together) accept the drafts.
-"""
+"""Speculative decoding (SPEED in the paper): draft γ tokens, verify them in one pass of the primary."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from tandem_edu.decode.block_verify import verify_block
 from tandem_edu.decode.cycle import Cycle, Decoder, cycles, decode
 from tandem_edu.decode.request import Output, Request, finish, make_request, resolve_max_draft_len
 from tandem_edu.decode.routers import Router, check_router
 from tandem_edu.decode.sampling import Sampling
-from tandem_edu.decode.verify import verify
+from tandem_edu.decode.verify import verify, verify_block
 from tandem_edu.drafters import Drafter, Plain
 from tandem_edu.errors import BadInput, require
 from tandem_edu.model import LanguageModel, Transformer
@@ -45,17 +41,15 @@ def speculate(
     `jax_default_matmul_precision` is "highest". Sampled output has exactly the primary's distribution. The
     last cycle drafts no more than can still be emitted. `out.trace` records what was drafted and accepted.
 
-    **Arguments:**
-
     - `router`: may end a block early (γ is then the limit), see `tandem_edu.decode.routers`.
     - `prompt`: int32[prompt]; or a list of them, decoded together. Row r is decoded as if alone with
       the key `jax.random.fold_in(key, r)`, whatever the other rows are.
     - `num_samples`: this many continuations of each prompt. The output then has a leading axis `batch`.
     - `verification`: "token" (Leviathan et al., Chen et al.) or "block" (Sun et al.); both are exact.
     - `stop_token`: it is emitted and ends the text.
-    - `max_draft_len` (γ_max): part of the compiled program, while γ is not. The primary reads γ_max + 1
-      tokens in each cycle. By default it is γ rounded up to a multiple of 8, so that a sweep over γ compiles
-      once; γ itself is faster where each token that is read costs time. A traced γ needs it.
+    - `max_draft_len` (γ_max): part of the compiled program, while γ is not; the primary reads γ_max + 1
+      tokens in each cycle. By default γ rounded up to a multiple of 8, so that a sweep over γ compiles once;
+      γ itself is faster where each token that is read costs time. A traced γ needs it.
 
     Raises `BadInput` for `block_len` below 1 or above `max_draft_len`, an unknown `verification`, a router
     of another drafter or γ, a drafter for another primary, and whatever `generate` raises.
@@ -84,11 +78,7 @@ def stream(
     key: PRNGKeyArray | None = None,
     **options: Any,
 ) -> Iterator[Cycle]:
-    """`speculate`, cycle by cycle: yields what each cycle emits as soon as it ends, for live views.
-
-    It takes the arguments of `speculate` (one prompt), emits the same tokens and raises the same errors. The
-    loop over the compiled cycles is Python's, so it is somewhat slower.
-    """
+    """`speculate` cycle by cycle, for live views: its arguments (one prompt), tokens and errors; slower."""
     decoder, request = prepare(primary, drafter, prompt, max_new_tokens, block_len, sampling, key, **options)
     got = f"a batch of {request.texts.buffer.shape[0]}"
     require(request.single, "one prompt to stream", got, "stream them one by one")
@@ -135,8 +125,7 @@ def as_drafter(drafter: LanguageModel | Drafter, primary: Transformer) -> Drafte
     require(isinstance(primary, Transformer), "a Transformer as the primary", got, fix)
     drafter = Plain(drafter) if isinstance(drafter, LanguageModel) else drafter
     if not isinstance(drafter, Drafter):
-        expected = "a Transformer, a Tandem or a te.Drafter"
-        raise BadInput(expected, type(drafter).__name__, "pass one of these")
+        raise BadInput("a Transformer, a Tandem or a te.Drafter", type(drafter).__name__, "pass one of these")
     check_float32(drafter)
     drafter.check_primary(primary)
     return drafter

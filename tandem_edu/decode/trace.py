@@ -14,11 +14,7 @@ from tandem_edu.model.masks import positions
 
 
 class Trace(eqx.Module):
-    """One entry per cycle. A cycle is one forward pass of the primary after the prompt.
-
-    The prompt's last token is read in the first cycle, so `sum(emitted)` is the number of new tokens.
-    Entries from `cycles` on are empty. The trace of a batch has a leading axis `batch`.
-    """
+    """One entry for each cycle, that is for each forward pass of the primary; empty from `cycles` on."""
 
     cycles: Int[Array, "*batch"]
     drafted: Int[Array, "*batch entries"]

@@ -59,6 +59,9 @@ class DeepTandem(LanguageModel):
     - `block_len` (γ): tokens that the large half sketches at a time.
     - `n_large`: how many of `config.n_layers` are the large half's; by default half of them.
 
+    The output layer is never tied to the embedding, which starts as large as a projected sketch. With usual
+    small embeddings the sketch hides the token before, and the model does not learn to read it.
+
     It is a language model like `Transformer`: `te.generate` continues a text with it, and `te.speculate` and
     `te.block_generate` take it as the drafter. Raises `BadInput` for layers that cannot be divided so.
 
@@ -85,12 +88,12 @@ class DeepTandem(LanguageModel):
         n_large = n_layers // 2 if n_large is None else at_least(1, n_large, "n_large", "leave it out")
         expected = "a config with layers for both halves"
         require(n_large < n_layers, expected, f"{n_large} of {n_layers} in the large one", "take fewer")
-        sizes = dataclasses.replace(config, n_layers=n_large, tie_embeddings=True)  # it needs no head
-        self.large = Transformer(sizes, key=large_key)
-        self.small = Transformer(dataclasses.replace(config, n_layers=n_layers - n_large), key=small_key)
-        # At first a sketch is as large as an embedding; larger ones would hide the token before.
-        self.projection = init_weight(key, config.d_model, config.d_model, gain=0.02)
-        self.config = config
+        self.config = dataclasses.replace(config, tie_embeddings=False)
+        of_large = dataclasses.replace(config, n_layers=n_large, tie_embeddings=True)  # it needs no head
+        of_small = dataclasses.replace(self.config, n_layers=n_layers - n_large)
+        self.large = with_unit_embeddings(Transformer(of_large, key=large_key))
+        self.small = with_unit_embeddings(Transformer(of_small, key=small_key))
+        self.projection = init_weight(key, config.d_model, config.d_model)
         self.block_len = at_least(1, block_len, "block_len", "the paper has 2")
 
     def settings(self) -> dict[str, Any]:
@@ -170,6 +173,12 @@ class DeepTandem(LanguageModel):
     ) -> Float[Array, "*batch seq d_model"]:
         """y^(0): the embedding plus the projected sketch."""
         return self.small.embed(tokens) + linear(self.large.final_norm(sketch), self.projection)
+
+
+def with_unit_embeddings(model: Transformer) -> Transformer:
+    """The same model, its embedding vectors scaled to a root mean square of 1 over the table."""
+    table = model.embedding.table
+    return eqx.tree_at(lambda m: m.embedding.table, model, table / jnp.sqrt(jnp.mean(table * table)))
 
 
 def sketch_blocks(

@@ -14,8 +14,7 @@ Above its input it is an ordinary transformer. The keys and values of past block
 features: as in the tandem, they are overwritten each time the primary has read a block.
 
 Training all positions at once takes several passes (EAGLE-3's *training-time test*). Pass 0 treats every
-token as the first of its block. Each further pass feeds back the top states of the pass before, and is exact
-for one more token of each block.
+token as the first of its block; each further one, fed with the last one's top states, is exact for one more.
 """
 
 from collections.abc import Sequence
@@ -47,8 +46,7 @@ class EagleState(eqx.Module):
 class Eagle(PrimaryReader):
     """A secondary (in the paper of one layer) whose input is a token and the feature of the token before.
 
-    - `layer_map`: the primary's states that make the feature: `"top"` (EAGLE), `"fused"` (a low, a middle
-      and the top one, EAGLE-3), or a list of states.
+    - `layer_map`: the states that make the feature: `"top"` (EAGLE), `"fused"` (EAGLE-3) or a list of states.
     - `unroll`: passes in training, so the longest block to train with. Decoding has no limit.
 
     Features have unit RMS before they enter fc, so that the primary's and the drafter's own have one
@@ -56,12 +54,8 @@ class Eagle(PrimaryReader):
 
     >>> import jax
     >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
-    >>> primary = Transformer(cfg, key=jax.random.key(0))
-    >>> eagle = Eagle(Transformer(cfg, key=jax.random.key(1)), cfg, "fused", key=jax.random.key(2))
-    >>> tokens = jnp.array([1, 5, 2, 7])
-    >>> _, hidden = primary(tokens, return_hidden=True)
-    >>> eagle.teacher_forced(primary, tokens, hidden, block_len=2).shape
-    (4, 8)
+    >>> Eagle(Transformer(cfg, key=jax.random.key(1)), cfg, "fused", key=jax.random.key(2)).settings()
+    {'layer_map': [1, 2], 'unroll': 4}
     """
 
     kind: ClassVar[str] = "eagle"

@@ -4,8 +4,7 @@ Token i goes through the primary's first e layers, a small *exit* and the primar
 
     logits = head(norm(x^(e) M))
 
-Only the norm and the matrix M are trained and stored. Everything else is the primary's, including its cache
-of the past. That makes it the cheapest drafter to store, and a slow one to run.
+All but the norm and the matrix M is the primary's, its cache too: little to store, and slow to run.
 """
 
 import dataclasses

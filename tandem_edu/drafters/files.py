@@ -11,8 +11,8 @@ from jaxtyping import PRNGKeyArray
 from tandem_edu.drafters.deep import DeepTandem
 from tandem_edu.drafters.protocol import PrimaryReader, build_reader
 from tandem_edu.errors import BadInput
+from tandem_edu.files import FilePath
 from tandem_edu.model import Embedding, LanguageModel, Transformer, TransformerConfig, weights
-from tandem_edu.model.weights import FilePath
 
 Model = LanguageModel | PrimaryReader
 

@@ -1,13 +1,11 @@
 """Glide: a drafter that attends to its primary's own cache (arXiv:2402.02082).
 
-For token i in the block that starts at k(i), layer j of the secondary takes its queries from its own
-residual stream, and its keys and values
+Token i, in the block that starts at k(i), attends in layer j of the secondary to the keys and values
 
-- for t < k(i) from the primary's layer ℓ(j), as they are in *its* cache;
-- for k(i) ≤ t ≤ i from its own residual stream.
+- of t < k(i) in the primary's layer ℓ(j), as they are in *its* cache;
+- of k(i) ≤ t ≤ i in its own residual stream.
 
-The drafter computes and stores nothing of the past. In return its heads must fit the primary's: the same
-`head_dim`, `n_kv_heads` and `rope_theta`.
+It computes and stores nothing of the past, but needs the primary's `head_dim`, `n_kv_heads` and `rope_theta`.
 """
 
 from collections.abc import Sequence
@@ -26,8 +24,8 @@ from tandem_edu.model.masks import block_starts, positions, tandem_masks, visibl
 class Glide(PrimaryReader):
     """A secondary that attends to the primary's cache.
 
-    `layer_map` says whose cache each layer attends to, see `resolve_cache_map`. `key` is not used, because
-    nothing here is random. Raises `BadInput` where the two models do not fit together, heads included.
+    `layer_map` says whose cache each layer attends to, see `resolve_cache_map`. Nothing here is random, so
+    `key` is not used. Raises `BadInput` where the two models do not fit together, heads included.
 
     >>> import jax
     >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
@@ -96,8 +94,8 @@ def read_in_block(
 ) -> tuple[list[Float[Array, "q_len d_model"]], Cache]:
     """More tokens of the current block (`x`) through the first `len(layers)` layers of `model`.
 
-    `own` holds the current block only. Of the past, layer j sees what `primary_cache` holds for the
-    primary's layer `layers[j]` (from 0). Returns the residual states and the longer `own`.
+    `own` holds the current block, `primary_cache` the past, of which layer j sees layer `layers[j]` (from 0).
+    Returns the residual states and the longer `own`.
     """
     start = primary_cache.length
     position = positions(x.shape[0], start=start + own.length)
@@ -117,11 +115,8 @@ def read_in_block(
 def resolve_cache_map(layer_map: str | Sequence[int], n_primary: int, n_secondary: int) -> tuple[int, ...]:
     """Whose cache each secondary layer attends to: ℓ(j) in 1 .. n_primary, j = 0 .. n_secondary - 1.
 
-    Layer ℓ computes its keys and values from residual state ℓ - 1; they are entry ℓ - 1 of the cache.
-
-    - `"last"`: the primary's last layers, ℓ(j) = n_primary - n_secondary + j + 1;
-    - `"uniform"`: ℓ(j) = round((j + 1) · n_primary / n_secondary), evenly spaced, ending at the last;
-    - or the layers themselves, one for each secondary layer.
+    Layer ℓ computes its keys and values, entry ℓ - 1 of the cache, from residual state ℓ - 1. `"last"` is
+    ℓ(j) = n_primary - n_secondary + j + 1, `"uniform"` as in `resolve_layer_map`; or pass a list of layers.
 
     >>> resolve_cache_map("last", 6, 2), resolve_cache_map("uniform", 6, 2)
     ((5, 6), (3, 6))

@@ -1,7 +1,6 @@
 """The plain drafter: an ordinary small language model, the paper's baseline for speculative decoding.
 
-It sees only the text, nothing of the primary. It keeps its own key/value cache and forgets rejected drafts by
-shortening it (Leviathan et al., arXiv:2211.17192; Chen et al., arXiv:2302.01318).
+It sees only the text, and forgets rejected drafts by shortening its cache (arXiv:2211.17192, 2302.01318).
 """
 
 from collections.abc import Callable
@@ -40,10 +39,7 @@ class Plain(Drafter):
 def catch_up(
     read: Callable[[Int[Array, ""], Any], Any], state: Any, length: Int[Array, ""], output: PrimaryOutput
 ) -> Any:
-    """Read the accepted tokens that the drafter has proposed but not read: the last one, if all are accepted.
-
-    `length` is how many tokens `state` has read; `read(token, state)` is the state with one more.
-    """
+    """Let `state`, of `length` tokens, `read` the accepted drafts that it has not read: the last, if any."""
 
     def next_token(carry):
         state, length = carry

@@ -56,8 +56,7 @@ def resolve_layer_map(layer_map: LayerMap, n_primary: int, n_secondary: int) -> 
 class Projection(eqx.Module):
     """W^(j) of the paper's FF_Tandem: the states that are read, each at unit RMS, concatenated, times W.
 
-    A norm follows in the secondary, which undoes any scale. So for a single state the unit RMS changes
-    nothing; for several it keeps the largest state from drowning the others.
+    The unit RMS keeps the largest of several states from drowning the others. The secondary's norm follows.
     """
 
     weight: Float[Array, "states_width d_model"]

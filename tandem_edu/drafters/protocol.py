@@ -1,12 +1,10 @@
 """The drafter protocol: how anything that proposes tokens takes part in speculative decoding.
 
 A decoding cycle calls three methods: `start` after the primary has read the prompt, `step` once for each
-draft, `commit` after the primary has read and verified the block. A drafter remembers in its *state*, a value
-of its own choice. The block that the primary reads is the *pending* token (emitted, but not read yet) and the
-drafts after it.
+draft, `commit` after the primary has read and verified the block: the *pending* token (emitted, but not read
+yet) and the drafts after it. A drafter remembers in its *state*, a value of its own choice.
 
-Axis names: `width` tokens of a block, `depth` = primary's n_layers + 1 residual states, `d_primary` its
-width, `seq` tokens of a text, `vocab` token ids.
+Axis names: `width` tokens of a block, `depth` residual states of the primary, each `d_primary` wide.
 """
 
 import abc
@@ -56,10 +54,7 @@ class Drafter(eqx.Module):
 
     @abc.abstractmethod
     def start(self, output: PrimaryOutput, max_draft_len: int, block_len: Int[Array, ""]) -> Any:
-        """The state after the prompt, with room for `output.cache.capacity` tokens.
-
-        A cycle steps at most `max_draft_len` + 1 times; `block_len` is γ.
-        """
+        """The state after the prompt, with room for `output.cache.capacity` tokens; `block_len` is γ."""
 
     @abc.abstractmethod
     def step(self, token: Int[Array, ""], state: Any, primary: Transformer, cache: Cache) -> Draft:
@@ -87,10 +82,9 @@ class PrimaryReader(Drafter):
     | `Glide` | the primary's own keys and values | a secondary |
     | `EarlyExit` | the primary's own keys and values | a norm and one matrix |
 
-    A subclass names its `kind` (in files and on the command line). It is built by
+    A subclass names its `kind` (in files and on the command line), and is built by
     `cls(secondary, primary_config, **settings, key=key)` from a small `Transformer` and the primary's sizes,
-    without `secondary` if it has none of its own (`needs_secondary = False`). Both have one vocabulary.
-    Nothing else is needed to train, save, load and decode with it.
+    without `secondary` where `needs_secondary = False`. Nothing else is needed to train, save and load it.
     """
 
     kind: ClassVar[str]

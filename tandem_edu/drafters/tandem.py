@@ -26,24 +26,18 @@ from tandem_edu.model.masks import block_starts, positions, tandem_masks, visibl
 
 
 class TandemCache(eqx.Module):
-    """What a drafting tandem remembers.
-
-    In the paper's form there is one cache, `own`, and the primary overwrites it block by block; `primary`
-    is `None`. With `own_history` the secondary's entries stay, and the primary's have a cache beside them.
-    """
+    """A drafting tandem's keys and values; with `own_history` the primary's have a cache of their own."""
 
     own: Cache
     primary: Cache | None
 
 
 class Tandem(PrimaryReader):
-    """A secondary tied to a primary.
+    """A secondary tied to a primary. Raises `BadInput` where the two models do not fit together.
 
     - `layer_map` (ℓ): which of the primary's states each secondary layer reads, see `resolve_layer_map`.
     - `own_history`: beyond the paper. `True` keeps the secondary's own keys and values of past blocks
       *beside* the primary's, which then have a key/value projection of their own.
-
-    Raises `BadInput` where the two models do not fit together.
 
     >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
     >>> primary = Transformer(cfg, key=jax.random.key(0))
@@ -95,10 +89,7 @@ class Tandem(PrimaryReader):
         block_len: int | Int[Array, ""] = 2,
         offset: int | Int[Array, ""] = 0,
     ) -> Float[Array, "*batch seq vocab"]:
-        """Teacher-forced logits. Blocks start at `offset`, `offset + block_len`, ...; both may be traced.
-
-        The paper trains with blocks of 2. Raises `BadInput` for a `block_len` below 1.
-        """
+        """Teacher-forced logits, in blocks from `offset` on; both may be traced. `BadInput` for γ below 1."""
         self.check_block_len(block_len)
         return self._read_text(tokens, hidden, block_starts(tokens.shape[-1], block_len, offset))[0]
 
@@ -107,16 +98,12 @@ class Tandem(PrimaryReader):
         return self(tokens, hidden, block_len, offset)
 
     def start(self, output: PrimaryOutput, max_draft_len: int, block_len: Int[Array, ""]) -> TandemCache:
-        """The primary's keys and values of the prompt.
-
-        With `own_history` the secondary also reads the prompt, in blocks of `block_len` up to its end.
-        """
-        empty = Cache.empty(self.config, output.cache.capacity)
+        """The primary's keys and values of the prompt; with `own_history` also the secondary's, in blocks."""
+        own = empty = Cache.empty(self.config, output.cache.capacity)
         if not self.own_history:
             return self._overwrite(TandemCache(empty, None), output)
         starts = block_starts(output.tokens.shape[0], block_len, output.length)
         _, own_kv = self._read_text(output.tokens, output.hidden, starts)
-        own = empty
         for layer, kv in enumerate(own_kv):
             own = own.append(layer, kv)
         return self._overwrite(TandemCache(own, empty), output)

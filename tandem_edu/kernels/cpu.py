@@ -1,10 +1,9 @@
 """Products of a few rows, and the attention of a few queries: where decoding on a CPU spends its time.
 
-XLA's CPU backend multiplies one row at the speed of memory. For two rows or more it first packs the whole
-matrix into another layout, every time, so 5 rows take four times as long as one. A verification would then
-cost as much as the decoding that it replaces. `cpu.c` streams the matrix once for all rows and reads only
-those keys and values that the mask allows; a few cores share the work (`threads.h`). The system's C
-compiler compiles it at first use, and the user's cache folder keeps the result.
+XLA's CPU backend multiplies one row at the speed of memory. For two or more it first packs the whole matrix
+into another layout: 5 rows take four times as long as one, a verification as long as the decoding it
+replaces. `cpu.c` streams the matrix once for all rows and reads only the keys and values that the mask
+allows; a few cores share the work (`threads.h`). The system's C compiler compiles it once, into a cache.
 
 Up to `MAX_ROWS` rows, a row's result does not depend on the other rows, to the last bit. So a verification
 of γ + 1 tokens computes exactly what decoding one token at a time computes.
@@ -58,8 +57,7 @@ def xla_matmul(x: Float[Array, "rows d_in"], weight: Float[Array, "_ _"], transp
 def attention(xla_attention: Callable, q: Array, kv_sources: Sequence, masks: Sequence) -> Array:
     """`xla_attention(q, kv_sources, masks)`: one softmax over the keys of all sources (`layers.attend`).
 
-    The compiled form makes one pass over the visible keys, as arXiv:2205.14135 does. It takes
-    q[n_heads, q_len, head_dim], or that under `jax.vmap`.
+    The compiled form passes once over the visible keys (arXiv:2205.14135), for q[n_heads, q_len, head_dim].
     """
     small = q.ndim == 3 and q.shape[-2] <= MAX_ROWS and q.dtype == jnp.float32
     if not (small and available()):
@@ -77,7 +75,8 @@ def _batched_attention(xla_attention: Callable) -> Callable:
         scaled, sources = jax.tree.map(lambda x: _merge_axes(padded(x)), (q * head_dim**-0.5, kv_sources))
         bits = [-mask.astype(jnp.int32) for mask in masks]
         arguments = [x for (k, v), mask in zip(sources, bits, strict=True) for x in (k, v, mask)]
-        out = _call("tandem_attention", scaled.shape, scaled, *arguments)
+        result = jax.ShapeDtypeStruct(scaled.shape, jnp.float32)
+        out = jax.ffi.ffi_call("tandem_attention", result)(scaled, *arguments)
         return out.reshape(*q.shape[:-1], -1)[..., :head_dim]
 
     def batch_rule(axis_size, batched, *operands):
@@ -100,8 +99,9 @@ def _make_matmul(transposed: bool) -> Callable:
     by_xla = partial(xla_matmul, transposed=transposed)
 
     def compiled(x, weight):
-        shape = (x.shape[0], weight.shape[1 - int(transposed)])
-        return _call("tandem_matmul_transposed" if transposed else "tandem_matmul", shape, x, weight)
+        name = "tandem_matmul_transposed" if transposed else "tandem_matmul"
+        result = jax.ShapeDtypeStruct((x.shape[0], weight.shape[1 - int(transposed)]), jnp.float32)
+        return jax.ffi.ffi_call(name, result)(x, weight)
 
     def batch_rule(axis_size, batched, x, weight):
         if batched[1]:
@@ -110,11 +110,6 @@ def _make_matmul(transposed: bool) -> Callable:
         return flat.reshape(*x.shape[:-1], -1), True
 
     return _with_transforms(compiled, by_xla, batch_rule)
-
-
-def _call(name: str, shape: tuple[int, ...], *operands: Array) -> Array:
-    """The result, float32[shape], of one of the library's functions."""
-    return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(shape, jnp.float32))(*operands)
 
 
 def _with_transforms(compiled: Callable, by_xla: Callable, batch_rule: Callable) -> Callable:

@@ -1,7 +1,4 @@
-"""Is a router's confidence calibrated? The reliability diagram and the expected calibration error.
-
-A router is *calibrated* if 70 % of the drafts with confidence 0.7 are accepted. Only verified drafts count.
-"""
+"""Is a router's confidence calibrated, so that of the drafts with confidence 0.7 70 % are accepted?"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,13 +11,11 @@ from tandem_edu.errors import require
 
 
 class Calibration(NamedTuple):
-    """Drafts in bins of equal width by confidence. An empty bin has no means (None)."""
+    """Drafts in bins of equal width by confidence: counts, mean confidence, share accepted; None if empty."""
 
     counts: tuple[int, ...]
     confidence: tuple[float | None, ...]
-    """Mean confidence in each bin."""
     accepted: tuple[float | None, ...]
-    """Share accepted in each bin."""
 
     @property
     def error(self) -> float:
@@ -47,10 +42,7 @@ def calibration(
 
 
 def verified_drafts(traces: Sequence[Trace]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Confidence and result (1 accepted, 0 rejected) of every verified draft in these traces.
-
-    Drafts after a rejected one or after a stop token are not verified.
-    """
+    """Confidence and result (1 accepted, 0 rejected) of each draft up to the first rejected or a stop."""
     confidence, result = [], []
     for row in (row for trace in traces for row in trace.to_records()):
         stopped = row["emitted"] <= row["accepted"]

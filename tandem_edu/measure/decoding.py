@@ -1,7 +1,6 @@
-"""Compare drafters at several block lengths, and a router at several thresholds, on the same prompts.
+"""Compare drafters at several γ, or a router at several τ, with the primary alone, in the same rounds.
 
-The baseline is the primary alone on the same prompts in the same rounds. Times are of whole requests at
-batch 1, with the prompt and without compilation.
+Times are of whole requests at batch 1, with the prompt and without compilation.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,11 +46,9 @@ class Comparison:
 
     prompts: tuple[np.ndarray, ...]
     primary_outputs: tuple[Output, ...] = field(repr=False)
-    primary_seconds: np.ndarray
     runs: tuple[Run, ...]
     drafters: list[str]
     block_lens: list[int]
-    """In increasing order."""
     greedy: bool
 
     def of(self, drafter: str) -> list[Run]:
@@ -85,9 +82,8 @@ def compare(
 ) -> Comparison:
     """Decode every prompt with the primary alone and with every drafter at every block length, in turns.
 
-    Prompt i is continued with the key `jax.random.fold_in(key, i)`, whatever the drafter. With
-    `num_samples`, each request asks for that many continuations. `options` go to `speculate`:
-    `verification="block"`, a `router`, or one `max_draft_len` for all (by default each γ has its own).
+    Prompt i has the key `jax.random.fold_in(key, i)`, whatever the drafter, and `num_samples` continuations.
+    `options` go to `speculate`, such as one `max_draft_len` for all (by default each γ has its own).
     Raises `BadInput` for no drafter, no prompt or no block length, and whatever `speculate` raises.
     """
     for name, given in (("drafter", drafters), ("prompt", prompts), ("block length", block_lens)):
@@ -100,10 +96,9 @@ def compare(
     settings = {"max_new_tokens": max_new_tokens, "sampling": sampling, "key": key}
     settings |= {"num_samples": num_samples}
     seconds, outputs = decoded_in_turns(primary, decoders, prompts, settings, repetitions, progress)
-    alone, greedy = seconds[ALONE], sampling is None or sampling.greedy
-    runs = tuple(Run(*of, outputs[of], seconds[of], alone / seconds[of]) for of in decoders)
-    compared = list(drafters), sorted(set(block_lens))
-    return Comparison(tuple(prompts), outputs[ALONE], alone, runs, *compared, greedy)
+    runs = tuple(Run(*of, outputs[of], seconds[of], seconds[ALONE] / seconds[of]) for of in decoders)
+    compared, greedy = (list(drafters), sorted(set(block_lens))), sampling is None or sampling.greedy
+    return Comparison(tuple(prompts), outputs[ALONE], runs, *compared, greedy)
 
 
 class Threshold(NamedTuple):
@@ -132,9 +127,8 @@ def sweep_thresholds(
 ) -> list[Threshold]:
     """Decode every prompt at every τ (0 is a constant γ = `block_len`), in turns with the primary alone.
 
-    A higher τ ends blocks earlier: fewer drafts are wasted, and fewer tokens come out of each call of the
-    primary. Where the two costs balance depends on the machine. `settings` are those of `generate`. Raises
-    `BadInput` for no τ or no prompt, and what `speculate` raises.
+    A higher τ ends blocks earlier: fewer drafts are wasted, and fewer tokens come out of each call.
+    `settings` are those of `generate`. Raises `BadInput` for no τ or no prompt, and what `speculate` raises.
     """
     for name, given in (("threshold", thresholds), ("prompt", prompts)):
         require(len(given) > 0, f"at least one {name}", "none", "pass one")

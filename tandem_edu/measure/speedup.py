@@ -58,8 +58,8 @@ class Span(NamedTuple):
 def timeline(trace: Trace, draft_cost: float, verify_cost: float) -> list[Span]:
     """The spans of one text. Time and costs are in decoding steps of the primary.
 
-    `draft_cost` is c, `verify_cost` is v(γ), both measured. A call of the primary costs 1 if nothing is
-    drafted, as in `generate`. Raises `BadInput` for a cost that is not above 0, and for a batch.
+    `draft_cost` is c, `verify_cost` v(γ), both measured; a call costs 1 where nothing is drafted, as in
+    `generate`. Raises `BadInput` for a cost that is not above 0, and for a batch.
     """
     require(draft_cost > 0 and verify_cost > 0, "costs above 0", (draft_cost, verify_cost), "measure them")
     rows = records_of_one_text(trace)

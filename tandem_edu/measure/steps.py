@@ -1,8 +1,7 @@
 """How long one step takes: the primary reads some tokens, or a drafter drafts one.
 
-Many steps run inside one compiled loop, each on what the step before it wrote. So Python's dispatch does
-not count, and the compiler can move nothing of a step out of the loop. Only a CPU's kernels stop at the
-`length` tokens that the cache holds; XLA attends to all its `capacity` slots.
+Many steps run inside one compiled loop, each on what the step before it wrote: Python's dispatch does not
+count, and no step leaves the loop. Only a CPU's kernels stop at the cache's `length`; XLA reads all slots.
 """
 
 from functools import partial
@@ -24,8 +23,7 @@ def read_steps(
 ) -> Work:
     """`steps` times, `model` reads `width` new tokens: 1 is a decode step, γ + 1 a verification.
 
-    Each step starts one token later; at the end of the cache the next one starts at `length` again. Raises
-    `BadInput` if the tokens do not fit.
+    Each step starts one token later, after the cache's end at `length`. Raises `BadInput` if nothing fits.
     """
     cache = _prompt(model, length, width, capacity).cache
     # All widths take turns at the same lengths: 16 new tokens fit at each of them, where the cache allows.
@@ -37,10 +35,7 @@ def read_steps(
 def draft_steps(
     primary: Transformer, drafter: Transformer | Drafter, length: int = 128, capacity: int = 256
 ) -> Work:
-    """`drafter` drafts as many tokens as a cache of `capacity` slots takes after a text of `length`.
-
-    What it does after a block, `commit`, does not count. Raises `BadInput` if nothing fits.
-    """
+    """`drafter` drafts `capacity - length` tokens, without `commit`. Raises `BadInput` if nothing fits."""
     prompt = _prompt(primary, length, 1, capacity)
     drafter, steps = as_drafter(drafter, primary), capacity - length
     state = drafter.start(prompt, steps, jnp.int32(steps))

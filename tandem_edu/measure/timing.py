@@ -26,9 +26,8 @@ def timed(
 ) -> tuple[dict[Any, np.ndarray], dict[Any, float]]:
     """Seconds of each contender, float[repetitions], and seconds of its first call, which compiles.
 
-    The order is A B C A B C ..., so that whatever slows the machine slows them all: the ratio of two
-    contenders is taken repetition by repetition. Results that are JAX arrays are waited for. `pause` is a
-    wait before each turn, in seconds. Raises `BadInput` for `repetitions` below 1.
+    The order is A B C A B C ..., so that whatever slows the machine slows them all; take ratios repetition by
+    repetition. Before each turn is a `pause` in seconds. Raises `BadInput` for `repetitions` below 1.
 
     >>> add = lambda: sum(range(10))
     >>> seconds, first = timed({"a call": add, "a step": Work(add, units=2)}, repetitions=3)

@@ -3,8 +3,7 @@
 *A rollback sets a shorter length.* Entries beyond the length are never attended to, and the next write
 replaces them. Speculative decoding needs nothing else to forget rejected drafts.
 
-Axis names: `n_kv_heads`, `capacity` (slots), `head_dim`. Heads come before slots, so that attention reads
-the keys of one head as one contiguous piece of memory.
+Axis names: `n_kv_heads`, `capacity` (slots), `head_dim`. Heads come first: the keys of one lie together.
 """
 
 import equinox as eqx

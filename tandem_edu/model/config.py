@@ -8,13 +8,10 @@ from tandem_edu.errors import BadInput, at_least, positive, require
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes of a Llama-style transformer.
-
-    **Arguments:**
+    """Sizes of a Llama-style transformer. Raises `BadInput` for sizes that do not fit together.
 
     - `vocab_size`: number of token ids; ids are `0 .. vocab_size - 1`.
-    - `d_model`: width of the residual stream. `d_model / n_heads` (`head_dim`) must be even, because
-      rotary embeddings rotate pairs of coordinates.
+    - `d_model`: width of the residual stream. `head_dim`, `d_model / n_heads`, must be even (rotary pairs).
     - `n_layers`, `n_heads`, `d_ff`: depth, query heads, inner width of the SwiGLU.
     - `n_kv_heads`: key/value heads, a divisor of `n_heads` (grouped-query attention).
     - `max_len`: the context: prompt and new tokens together are at most this many.
@@ -22,14 +19,9 @@ class TransformerConfig:
     - `shared_vocab`: the embedding and the output layer are the primary's, frozen. `d_embed` is then the
       primary's width; where it differs from `d_model`, two trained matrices connect the widths.
 
-    Raises `BadInput` for sizes that do not fit together.
-
-    >>> cfg = TransformerConfig(vocab_size=1024, d_model=256, n_layers=6, n_heads=8, n_kv_heads=8,
-    ...                         d_ff=1024, max_len=512)
-    >>> cfg.head_dim
-    32
-    >>> TransformerConfig.from_dict(cfg.to_dict()) == cfg
-    True
+    >>> cfg = TransformerConfig(8, d_model=8, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
+    >>> cfg.head_dim, TransformerConfig.from_dict(cfg.to_dict()) == cfg
+    (4, True)
     """
 
     vocab_size: int

@@ -1,8 +1,7 @@
 """The parts of a Llama layer: RMSNorm, rotary embedding, grouped-query attention, SwiGLU.
 
-Axis names: `*batch seq d_model` for the residual stream, `n_heads` query heads and `n_kv_heads` key/value
-heads of `head_dim`, `q_len` queries over `kv_len` keys, `d_ff` the inner width of the SwiGLU. All functions
-take one sequence, or any number of leading batch axes.
+Axis names: `*batch seq d_model` for the residual stream, with any number of batch axes, `n_heads` query and
+`n_kv_heads` key/value heads of `head_dim`, `q_len` queries, `d_ff` the inner width of the SwiGLU.
 """
 
 from collections.abc import Sequence
@@ -85,8 +84,8 @@ def attend(
     Keys and values may come from several sources, with one mask each, such as a secondary's own and its
     primary's. One softmax runs over all of them, and none is copied.
 
-    Square masks are those of a whole text, where no query sees a later key beyond its chunk. The queries go
-    in chunks, and each chunk reads the keys up to its own end: nearly half of the products are never formed.
+    Square masks are those of a whole text, where no query sees a key beyond its chunk. Each chunk of queries
+    reads the keys up to its own end: nearly half of the products are never formed.
     """
     q_len = q.shape[-2]
     if q_len <= chunk or any(mask.shape[-1] != q_len for mask in masks):
@@ -103,9 +102,8 @@ def attend(
 def softmax_attention(q: Array, kv_sources: Sequence, masks: Sequence) -> Array:
     """`attend` as formulas.
 
-    Grouped queries: `n_heads / n_kv_heads` neighbouring query heads read one key/value head, so their
-    queries become the rows of one matrix product. The division by the softmax's sum comes last, where each
-    query has `head_dim` numbers to divide and not `kv_len`.
+    Grouped queries: `n_heads / n_kv_heads` neighbouring query heads read one key/value head, as the rows of
+    one matrix product. The division comes last, where a query has `head_dim` numbers and not `kv_len`.
     """
     *batch, n_heads, q_len, head_dim = q.shape
     n_kv_heads = kv_sources[0][0].shape[-3]
@@ -170,10 +168,7 @@ class SwiGLU(eqx.Module):
 
 
 class Block(eqx.Module):
-    """One layer. It says what keys and values its input has; the caller says which ones it attends to.
-
-    Those may be this layer's own (a transformer), those in a cache, or a primary's beside its own (a tandem).
-    """
+    """One layer. It says what keys and values its input has; the caller says which ones it attends to."""
 
     attention_norm: RMSNorm
     wq: Float[Array, "d_model d_model"]

@@ -10,7 +10,7 @@ stream, `depth` = n_layers + 1 residual states (0 = embeddings, last = input of 
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -54,10 +54,9 @@ class Embedding(eqx.Module):
 
 
 class LanguageModel(eqx.Module):
-    """What predicts a text's next token by itself, in one pass over a whole text or with a cache."""
+    """What predicts a text's next token by itself; `kind` is its name in files."""
 
     kind: ClassVar[str]
-    """Its name in files."""
     config: eqx.AbstractVar[TransformerConfig]
 
     @abc.abstractmethod
@@ -105,10 +104,7 @@ class Transformer(LanguageModel):
     config: TransformerConfig = eqx.field(static=True)
 
     def __init__(self, config: TransformerConfig, *, key: PRNGKeyArray, embedding: Embedding | None = None):
-        """Random weights. With `config.shared_vocab`, and only then, pass the primary's `embedding`.
-
-        Raises `BadInput` for an embedding that does not fit `config`.
-        """
+        """Random weights. Raises `BadInput` unless `embedding` is the primary's if `config.shared_vocab`."""
         embed_key, in_key, out_key, *block_keys = jax.random.split(key, config.n_layers + 3)
         _check_embedding(config, embedding)
         resize = config.embed_dim != config.d_model
@@ -119,11 +115,7 @@ class Transformer(LanguageModel):
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
         self.config = config
 
-    @overload
-    def __call__(self, tokens, *, return_hidden: Literal[False] = False) -> Array: ...
-    @overload
-    def __call__(self, tokens, *, return_hidden: Literal[True]) -> tuple[Array, Array]: ...
-    def __call__(self, tokens: Int[Array, "*batch seq"], *, return_hidden: bool = False):
+    def __call__(self, tokens: Int[Array, "*batch seq"], *, return_hidden: bool = False) -> Any:
         """Next-token logits `float[*batch, seq, vocab]` at every position.
 
         With `return_hidden` also the residual stream, `float[*batch, depth, seq, d_model]`.
@@ -141,20 +133,14 @@ class Transformer(LanguageModel):
     def prefill(
         self, tokens: Int[Array, " seq"], length: int | Int[Array, ""], capacity: int
     ) -> tuple[Float[Array, "depth seq d_model"], Cache]:
-        """Read the first `length` of `tokens` (the rest is padding) into a new cache.
-
-        Returns the residual stream of every position and the cache.
-        """
+        """Read the first `length` tokens (the rest is padding): all residual streams, and a new cache."""
         _, hidden, cache = self.extend(tokens, Cache.empty(self.config, capacity))
         return hidden, cache.with_length(length)
 
     def extend(
         self, tokens: Int[Array, " q_len"], cache: Cache
     ) -> tuple[Float[Array, "q_len vocab"], Float[Array, "depth q_len d_model"], Cache]:
-        """Read more tokens after the cached ones: their logits, residual stream, and the longer cache.
-
-        `cache.length + q_len` must not exceed the capacity.
-        """
+        """Read more tokens, within the cache's capacity: logits, residual stream, the longer cache."""
         states, cache = self.extend_states(self.embed(tokens), cache)
         return self.logits(states[-1]), jnp.stack(states), cache
 
@@ -179,9 +165,8 @@ class Transformer(LanguageModel):
     ) -> tuple[list[Float[Array, "*batch seq d_model"]], Any]:
         """The loop over the layers (or the first `depth` of them): all residual states, the last carry.
 
-        `kv_sources` says which keys and values each layer attends to, one `mask` for each. It is all that
-        distinguishes a full pass, a cached one, and a secondary that attends to its primary. `chunk` is
-        `attend`'s.
+        `kv_sources` says which keys and values each layer attends to, one `mask` for each. Nothing else tells
+        a full pass, a cached one, and a secondary that attends to its primary apart. `chunk` is `attend`'s.
         """
         states = [x]
         for layer, block in enumerate(self.blocks[:depth]):

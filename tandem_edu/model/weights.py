@@ -5,7 +5,6 @@ with its primary (`config.shared_vocab`) is the primary's, and neither trained n
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tandem_edu.errors import BadInput, require
-from tandem_edu.files import written_whole
+from tandem_edu.files import FilePath, written_whole
 from tandem_edu.model.transformer import Embedding, Transformer
 
-FilePath = str | os.PathLike[str]
 ARRAYS = jax.Array, np.ndarray, jax.ShapeDtypeStruct
 _METADATA = "tandem_edu"  # the name of our JSON in a safetensors header
 
 
 def trainable(model: PyTree) -> PyTree[bool]:
-    """`True` at each array that belongs to the model, `False` in an embedding that it shares.
-
-    This says what is trained and what is stored, as a filter for `eqx.partition`.
-    """
+    """Which arrays are trained and stored, for `eqx.partition`: all but those of a shared embedding."""
     own = jax.tree.map(lambda leaf: isinstance(leaf, ARRAYS), model)
     return _change_shared(own, lambda embedding: jax.tree.map(lambda _: False, embedding))
 
@@ -86,10 +81,7 @@ def fill(like: PyTree, arrays: dict[str, np.ndarray], path: FilePath) -> PyTree:
 
 
 def write_arrays(arrays: dict[str, Any], metadata: dict[str, Any], path: FilePath) -> None:
-    """Write arrays by name and a JSON-able dict to one safetensors file, whole or not at all.
-
-    Raises `BadInput` if the disk is full or cannot be written; an existing file then stays as it is.
-    """
+    """Write arrays by name and a JSON-able dict, whole or not at all. Raises `BadInput` if it cannot."""
     # The format stores memory as it lies, so it must lie in C order.
     plain = {name: np.array(array, order="C") for name, array in arrays.items()}
     with written_whole(path) as part:
@@ -97,10 +89,7 @@ def write_arrays(arrays: dict[str, Any], metadata: dict[str, Any], path: FilePat
 
 
 def read_arrays(path: FilePath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the dict that `write_arrays` wrote.
-
-    Raises `BadInput` if there is no such file, if it is cut short, or if another program wrote it.
-    """
+    """What `write_arrays` wrote. Raises `BadInput` for no file, one cut short, or another program's."""
     expected = f"a file of weights at {Path(path)}"
     try:
         with safe_open(path, framework="numpy") as file:

@@ -1,14 +1,11 @@
-"""Pictures, tables and token views; panels are in `show.panels`.
+"""Pictures, tables and token views of results of `tandem_edu.measure`; panels are in `show.panels`."""
 
-Drawing does not compute: everything here takes results of `tandem_edu.measure` or a `Trace`.
-"""
-
-from tandem_edu.show.distributions import acceptance_prob, frequencies
-from tandem_edu.show.ideas import block_mask, roofline, speedup_curve, timelines
+from tandem_edu.show.ideas import acceptance_prob, block_mask, roofline, sketch_mask, speedup_curve, timelines
 from tandem_edu.show.picture import Picture, html_table
 from tandem_edu.show.plots import (
     acceptance_by_position,
     decoding_rows,
+    frequencies,
     loss_curves,
     quality_against_time,
     reliability,

@@ -1,4 +1,4 @@
-"""Pictures of ideas: the mask, the roofline, the speedup formula, and which model works when."""
+"""Pictures of ideas: acceptance, the mask, the roofline, the speedup formula, which model works when."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,35 +10,90 @@ from tandem_edu.errors import require
 from tandem_edu.measure import Comparison, Span, spread, tokens_per_call_iid, wall_clock_factor
 from tandem_edu.measure.roofline import Hardware, read_time, ridge
 from tandem_edu.model.masks import block_starts, tandem_masks
-from tandem_edu.show.palette import BLACK, GREY, PRIMARY, TANDEM, plain, series
+from tandem_edu.show.palette import ACCEPTED, BLACK, GREY, PRIMARY, REJECTED, TANDEM, label_of, plain, series
 from tandem_edu.show.picture import Picture, canvas, error_bars, legend, one_by_one, primary_alone, shifts
 from tandem_edu.show.plots import speedup_cell
+
+
+def acceptance_prob(p: np.ndarray, q: np.ndarray, strings: Sequence[str]) -> Picture:
+    """Bars of the primary's p and the drafter's q over the 12 most probable tokens, and over all others.
+
+    The area in both is Σ min(p, q) = 1 - TV(p, q), the probability that a draft from q is accepted. The
+    part of p above q is the residual; after a rejection, the next token is drawn from it.
+    """
+    order = np.argsort(np.maximum(p, q))[::-1]
+    shown, others = order[:12], order[12:]
+    both = np.minimum(p, q)
+    accepted = float(both.sum())
+    axis = f"the {len(shown)} most probable tokens, and the {len(others):,} others together"
+    figure, axes = canvas(f"A draft is accepted with probability {accepted:.0%}", axis, "probability", 7.2)
+    labels = [*(label_of(strings[int(token)]) for token in shown), "others"]
+    bottom = np.zeros(len(labels))
+    for part, colour, hatch, alpha, label in (
+        (both, ACCEPTED, "", 1.0, "min(p, q): accepted"),
+        (p - both, PRIMARY, "///", 0.6, "p above q: residual"),
+        (q - both, REJECTED, "...", 0.6, "q above p: rejected"),
+    ):
+        heights = np.append(part[shown], part[others].sum())
+        look = {"color": colour, "hatch": hatch, "alpha": alpha, "label": label}
+        axes.bar(range(len(labels)), heights, bottom=bottom, **look)
+        bottom = bottom + heights
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=9)
+    legend(axes)
+    top = ", ".join(f"{strings[t]!r} p {p[t]:.0%} q {q[t]:.0%}" for t in shown[:3])
+    parts = f"{accepted:.0%} are in both and accepted, {1 - accepted:.0%} of q are rejected"
+    return Picture(figure, f"Bars of p and q: {parts}, as much of p is the residual. Most probable: {top}.")
 
 
 def block_mask(seq: int, block_len: int, offset: int = 0, token: int | None = None) -> Picture:
     """Which tokens each token of the secondary attends to, and through which model; `token` marks a row."""
     longer = tandem_masks(block_starts(max(seq, 32), block_len, offset))  # JAX compiles one length
     own, primary = (np.asarray(mask)[:seq, :seq] for mask in longer)
-    title = f"What each token attends to (γ = {block_len})"
-    figure, axes = canvas(title, "attended token (key)", "attending token (query)", 5.6, 5.0)
+    words = f"What each token attends to (γ = {block_len})", "attended token (key)", "attending token (query)"
+    columns = {"the primary's representation of": primary, "its own of": own}
+    labels = "the primary's representation", "the secondary's own (dot)"
+    alt = f"Attention mask of {seq} tokens in blocks of {block_len} from token {offset}."
+    return _mask(words, columns, labels, alt, "Token {} attends to {} and to {}.", token)
+
+
+def sketch_mask(seq: int, block_len: int, token: int | None = None) -> Picture:
+    """What the deep tandem knows when it predicts each token; `token` marks a row.
+
+    The small half reads all tokens before; those before the token's block are also in its sketch.
+    """
+    position = np.arange(seq)
+    known = position < position[:, None]
+    sketched = position < (position // block_len * block_len)[:, None]
+    words = f"What each token is predicted from (γ = {block_len})", "token that is read", "predicted token"
+    columns = {"both halves read": sketched, "only the small half reads": known & ~sketched}
+    labels = "both halves: it is in the sketch", "the small half alone (dot)"
+    alt = f"What a deep tandem with blocks of {block_len} predicts each of {seq} tokens from."
+    return _mask(words, columns, labels, alt, "For token {}, {}, and {}.", token)
+
+
+def _mask(words, columns: Mapping[str, np.ndarray], labels: Sequence[str], alt: str, sentence: str, token):
+    """A picture of two masks that share no cell; the second has dots."""
+    (title, x_axis, y_axis), (first, second) = words, columns.values()
+    seq = len(first)
+    figure, axes = canvas(title, x_axis, y_axis, 5.6, 5.0)
     axes.grid(visible=False)
     cells = {"cmap": ListedColormap(["#ffffff", PRIMARY, TANDEM]), "vmin": 0, "vmax": 2}
     edges, ticks = np.arange(seq + 1) - 0.5, range(0, seq, 1 if seq <= 12 else 2)
-    axes.pcolormesh(edges, edges, primary + 2 * own, edgecolors="#dddddd", linewidth=0.5, **cells)
+    axes.pcolormesh(edges, edges, first + 2 * second, edgecolors="#dddddd", linewidth=0.5, **cells)
     axes.set(aspect="equal", ylim=(seq - 0.5, -0.5), xticks=ticks, yticks=ticks)
     axes.tick_params(labelsize=9)
-    queries, keys = np.nonzero(own)
+    queries, keys = np.nonzero(second)
     axes.plot(keys, queries, marker=".", linestyle="none", color=BLACK, markersize=4)
-    colours = {"the primary's representation": PRIMARY, "the secondary's own (dot)": TANDEM}
-    legend(axes, handles=[Patch(color=colours[name], label=name) for name in colours], loc="upper right")
-    columns = {"the primary's representation of": primary, "its own of": own}
+    handles = [
+        Patch(color=colour, label=label) for colour, label in zip((PRIMARY, TANDEM), labels, strict=True)
+    ]
+    legend(axes, handles=handles, loc="upper right")
     rows = [{"token": str(i), **{name: _run(mask[i]) for name, mask in columns.items()}} for i in range(seq)]
-    alt = f"Attention mask of {seq} tokens in blocks of {block_len} from token {offset}."
     if token is not None:
         require(0 <= token < seq, f"a token in 0..{seq - 1} to mark", token, "take one of the text")
         axes.axhspan(token - 0.5, token + 0.5, fill=False, edgecolor=BLACK, linewidth=2)
         parts = [f"{name} {rows[token][name]}" for name in columns]
-        alt += f" Token {token} attends to {' and to '.join(parts)}."
+        alt += " " + sentence.format(token, *parts)
     return Picture(figure, alt, rows)
 
 

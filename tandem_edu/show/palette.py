@@ -1,8 +1,4 @@
-"""The course's one palette, from Okabe and Ito's colours for colour-blind readers.
-
-Blue is the primary, green accepted, orange-red rejected; drafters have other colours. Each series also has
-its own marker and line style, each kind of bar its own hatch.
-"""
+"""The course's palette, Okabe and Ito's: blue primary, green accepted, orange-red rejected, drafters vary."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -29,3 +25,9 @@ def series(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 def plain(name: str) -> str:
     r"""A label that matplotlib shows as it is: text between two $ is not typeset as mathematics."""
     return name.replace("$", r"\$")
+
+
+def label_of(string: str, limit: int = 12) -> str:
+    """A token as an axis label: white space made visible, nothing typeset, at most `limit` characters."""
+    label = plain(string[:limit].replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥"))
+    return "".join(char if char.isprintable() else "�" for char in label)

@@ -44,10 +44,7 @@ class Picture:
 
 
 def html_table(rows: Sequence[Mapping[str, Any]], caption: str, folded: bool = False) -> str:
-    """An HTML table with everything escaped; the first column holds the row headers. Empty for no rows.
-
-    `folded` shows only the caption until it is opened, for a long table beside a picture of the same.
-    """
+    """An HTML table, escaped; its first column holds row headers. `folded` shows the caption alone."""
     if not rows:
         return ""
     if folded:

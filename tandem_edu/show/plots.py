@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator
 from tandem_edu.errors import require
 from tandem_edu.measure import Calibration, Comparison, Threshold, share_interval, spread
 from tandem_edu.show import picture
-from tandem_edu.show.palette import ACCEPTED, BLACK, GREY, PRIMARY, REJECTED, TANDEM, series
+from tandem_edu.show.palette import ACCEPTED, BLACK, GREY, PRIMARY, REJECTED, TANDEM, label_of, series
 from tandem_edu.show.picture import Picture, canvas, legend
 
 _EVALUATION = {
@@ -25,10 +25,7 @@ _EVALUATION = {
 
 
 def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
-    """Held-out loss against training steps, one line per model; `histories` as `TrainResult.history`.
-
-    Raises `BadInput` for a history without an evaluation.
-    """
+    """Held-out loss by training step; `histories` as in `TrainResult`. Raises `BadInput` for an empty one."""
     missing = ", ".join(name for name, history in histories.items() if not history)
     require(not missing, "an evaluation of each model", f"none of {missing}", "train it with valid_tokens")
     figure, axes = canvas("Held-out loss during training", "training step", "cross-entropy (nats per token)")
@@ -160,6 +157,21 @@ def thresholds(sweep: Sequence[Threshold], chosen: int) -> Picture:
     ]
     best = f"fastest at τ = {taus[spreads.index(max(spreads))]:g}, chosen {taus[chosen]:g}"
     return Picture(figure, f"Line charts against the threshold, {best}. {'; '.join(parts)}.", rows)
+
+
+def frequencies(expected: np.ndarray, observed: Mapping[str, np.ndarray], strings: Sequence[str]) -> Picture:
+    """Shares of the sampled tokens beside the distribution that they should follow."""
+    figure, axes = canvas("Do the samples follow p?", "token", "share", 7.2, 3.6)
+    x, shift = np.arange(len(strings)), picture.shifts(observed, 0.12 * len(observed))
+    axes.bar(x, expected, color="#dddddd", edgecolor="#777777", label="p, exact")
+    for name, style in series(observed).items():
+        style["linestyle"] = "none"
+        axes.plot(x + shift[name], observed[name], **style)
+    axes.set_xticks(x, [label_of(string) for string in strings], fontsize=9)
+    legend(axes)
+    shares = {"p": expected, **observed}
+    parts = [f"{name} {', '.join(f'{share:.1%}' for share in of)}" for name, of in shares.items()]
+    return Picture(figure, f"Shares of {len(strings)} tokens: {'; '.join(parts)}.")
 
 
 def time_against_width(seconds: Mapping[int, np.ndarray], title: str) -> Picture:

@@ -1,7 +1,4 @@
-"""Text with each token marked: accepted draft, rejected draft, or written by the primary.
-
-All text of a model or a user is escaped here before it becomes part of a page.
-"""
+"""Text with each token marked: accepted draft, rejected draft, or written by the primary. All is escaped."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,8 +37,7 @@ _ANSI = {"prompt": "2", "accepted": "32;4", "primary": "34", "rejected": "31;9"}
 def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
     """Each token with its kind (see `KINDS`), in reading order.
 
-    In each block only the first rejected draft is included, before the primary's own token at the same
-    position. Later drafts continued a rejected token. Raises `BadInput` for a batch.
+    Of a block's rejected drafts only the first is there, before the primary's own. `BadInput` for a batch.
     """
     rows = records_of_one_text(out.trace)
     yield from (("prompt", int(token)) for token in np.asarray(prompt))
@@ -58,10 +54,7 @@ def marked_tokens(prompt, out: Output) -> Iterator[tuple[str, int]]:
 def token_view(
     tokenizer: Tokenizer, prompt, out: Output, label: str = "Decoded text", meanings: dict[str, str] = KINDS
 ) -> str:
-    """The text as HTML, each token in its kind's style, with its kind and id on hover; then as a table.
-
-    `meanings` replaces those of `KINDS`, for text that is not verified. A line break is shown as ⏎.
-    """
+    """The text as HTML, each token in its kind's style, kind (by `meanings`) and id on hover; and a table."""
     meaning = KINDS | meanings
     pairs = [pair for pair in marked_tokens(prompt, out) if pair[0] != "prompt"]
     strings = token_strings(tokenizer, [token for _, token in pairs])

@@ -1,8 +1,6 @@
 """Checkpoints: one file with all that a run needs to go on, and with the run's fingerprints.
 
-The file is safetensors: the trained arrays, AdamW's moments and the step counts, with the histories and the
-fingerprints as JSON. A run that is killed leaves a whole checkpoint. Batches and block draws are pure
-functions of (seed, step) and need no state.
+It holds the trained arrays, AdamW's moments, the step counts, the histories and the fingerprints.
 """
 
 import hashlib
@@ -16,8 +14,9 @@ from jaxtyping import PyTree
 
 from tandem_edu.drafters import Model, describe
 from tandem_edu.errors import BadInput, require
+from tandem_edu.files import FilePath
 from tandem_edu.model import Transformer
-from tandem_edu.model.weights import FilePath, fill, named_arrays, read_arrays, write_arrays
+from tandem_edu.model.weights import fill, named_arrays, read_arrays, write_arrays
 from tandem_edu.train.recipes import Recipe
 from tandem_edu.train.step import TrainState
 
@@ -43,10 +42,7 @@ class Checkpoint:
         write_arrays(named_arrays(states), {"run": self.run, "history": histories}, self.path)
 
     def load(self, states: States, histories: dict[str, History]) -> tuple[States, dict[str, History]]:
-        """The states and histories in the file; the arguments themselves if there is none.
-
-        Raises `BadInput`, and leaves the file as it is, if it is damaged or another run's: says what differs.
-        """
+        """The saved ones, else those given. Raises `BadInput` for a damaged file or another run's."""
         if not self.path.exists():
             return states, histories
         for part in self.path.parent.glob(f".{NAME}.*.part"):  # left half-written by a killed run

@@ -1,7 +1,6 @@
 """How well models predict held-out text, and how close they are to their primary. All is teacher-forced.
 
-With q the model's and p the primary's distribution at a position whose true next token is t, a position
-has these scores, in this order, the last two only with a primary:
+With q the model's and p the primary's distribution, a position with the true next token t has these scores:
 
 - cross-entropy: -log q(t), in nats;
 - accuracy: whether argmax q = t;
@@ -67,9 +66,8 @@ def token_scores(
 ) -> dict[str, Float[np.ndarray, "n seq scores"]]:
     """The scores of each position, 2 or with a primary 4, for each model.
 
-    A model that reads the primary does so in blocks of `block_len` (a mapping gives each model its own) from
-    position 0 on. The primary reads once for all. Raises `BadInput` for no windows, windows longer than a
-    context, ids outside the vocabulary, a wrong primary, and a block length the model does not support.
+    A model reads the primary in blocks of `block_len` (a mapping gives each its own) from position 0 on.
+    Raises `BadInput` for no windows, too long ones, unknown ids, and a wrong primary or block length.
     """
     n, width = windows.shape
     require(n > 0, "at least one window", n, "use a longer text")

@@ -11,10 +11,9 @@ next token. All losses are in nats per token, except total variation, which has 
 | `tv` | TV(p, q) = ½ Σ_v abs(p(v) - q(v)) | Zhou et al. 2024, arXiv:2310.08461 |
 | `nla` | -log α with α = Σ_v min(p(v), q(v)) = 1 - TV(p, q) | Samarin et al. 2026, arXiv:2602.23881 |
 
-The divergences are 0 where q = p. KL punishes a q that misses what is likely under p; reverse KL punishes
-a q that adds what is unlikely under p. α is the probability that speculative decoding accepts a draft
-(Leviathan et al. 2023, arXiv:2211.17192, theorem 3.5). The gradient of -log α is that of TV divided by α,
-so it stays steep where p and q hardly overlap and TV is flat.
+KL punishes a q that misses what is likely under p, reverse KL one that adds what is unlikely. α is the
+probability that a draft is accepted (Leviathan et al. 2023, arXiv:2211.17192, theorem 3.5). The gradient of
+-log α is that of TV divided by α, so it stays steep where p and q hardly overlap and TV is flat.
 
 >>> p, q = jnp.log(jnp.array([[0.5, 0.5]])), jnp.log(jnp.array([[0.25, 0.75]]))
 >>> names = "ce", "kl", "reverse_kl", "tv", "nla"
@@ -48,8 +47,7 @@ LOSSES: dict[str, Callable[..., Array]] = {
 class Objective:
     """A weighted sum of losses, each a mean over positions; a loss with weight 0 is not computed.
 
-    The paper's λ = 0.5 is `Objective(ce=1.0, kl=0.5)`. Raises `BadInput` for weights that are negative,
-    infinite, or all zero.
+    The paper's λ = 0.5 is `Objective(kl=0.5)`. Raises `BadInput` for negative or infinite weights, or all 0.
 
     >>> objective, logits = Objective(kl=0.5), jnp.zeros((3, 8))
     >>> round(float(objective(logits, jnp.array([1, 5, 2]), logits)), 4)  # log 8

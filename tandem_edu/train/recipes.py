@@ -15,23 +15,18 @@ CE_THEN_DISTIL = ((0.5, Objective(ce=1.0)), (1.0, Objective(ce=1.0, kl=0.5)))
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How to train: with (recipe, model, text) given, the result is determined.
-
-    **Arguments:**
+    """How to train; (recipe, model, text) determine the result. Raises `BadInput` for values out of range.
 
     - `steps`, `batch_size`, `seq_len`: the run is `steps · batch_size · seq_len` tokens long.
     - `learning_rate`: reached in `warmup_steps`, linearly; then a cosine falls to a tenth of it.
-    - `micro_batches`: the batch is read in that many equal parts, in turn, and their gradients are
-      averaged: less memory, and faster on a CPU. By default 4, 2 or 1, whichever divides `batch_size`.
+    - `micro_batches`: the batch is read in that many equal parts, in turn, with averaged gradients: less
+      memory, and faster on a CPU. By default 4, 2 or 1, whichever divides `batch_size`.
     - `weight_decay`: AdamW's, for the linear maps. `clip_norm`: upper limit of the gradient's norm.
     - `objectives`: the phases, `(until, objective)` with `until` a fraction of the steps; the last is 1.0.
-    - `block_lens`: the training block lengths γ of a model that reads a primary; `()` for a plain
-      transformer. Each step draws one of them, and the end of the first block from 1..γ, so that every
-      token is seen at every position in a block.
+    - `block_lens`: the training block lengths γ of a model that reads a primary; `()` for others. Each step
+      draws one, and the end of the first block from 1..γ: a token is seen at every position in a block.
     - `seed`: of the batches and of these draws.
     - `eval_every`: steps between evaluations, each on `eval_windows` windows; the last step has one too.
-
-    Raises `BadInput` for values out of range.
 
     >>> quick = Recipe("quick", steps=100, learning_rate=1e-3, warmup_steps=10)
     >>> quick.objective_at(99), quick.micro_batches
@@ -100,14 +95,14 @@ def recipe(name: str, **changes: Any) -> Recipe:
     """One of the paper's recipes, with any field changed.
 
     `primary` and `secondary` train a model from scratch; `distilled` trains a trained secondary further,
-    `tandem-ce` and `tandem-distil` a tandem over one. The loss is CE; the two that distil then have a second
-    phase of CE + λ·KL. `distilled` and `tandem-distil` differ in nothing else: that is the tandem's effect.
+    `tandem-ce` and `tandem-distil` a tandem over one. The loss is CE, in the two that distil then CE + λ·KL.
+    `distilled` and `tandem-distil` differ in nothing else: that is the tandem's effect.
 
-    From the paper (arXiv:2402.08644, section 4): both models start trained, the primary is frozen, the
-    loss is on the secondary's outputs alone, γ = 2, λ = 0.5. Our choices, where it is silent: each phase has
-    half of the steps; λ·KL(primary ‖ model) is *added* to CE, at temperature 1; random offsets; AdamW, its
-    schedule, and all sizes. Unless given, warm-up takes 5 % of the steps, and evaluation comes every 10 % of
-    them. Raises `BadInput` for an unknown name or field.
+    From the paper (arXiv:2402.08644, section 4): both models start trained, the primary is frozen, the loss
+    is on the secondary's outputs alone, γ = 2, λ = 0.5. Our choices, where it is silent: each phase has half
+    of the steps; λ·KL(primary ‖ model) is *added* to CE, at temperature 1; random offsets; AdamW, its
+    schedule, and all sizes. By default warm-up takes 5 % of the steps, and evaluation comes every 10 %.
+    Raises `BadInput` for an unknown name or field.
 
     >>> r = recipe("tandem-distil", steps=1000, block_lens=(2, 4, 8))
     >>> r.block_lens, r.warmup_steps, r.objective_at(499).distils, r.objective_at(500).kl

@@ -1,8 +1,7 @@
 """A training run: from recipes, models and a text to the trained models and their histories.
 
-Several models may train side by side, so that the frozen primary reads each batch once for all of them: its
-reading costs more than a small drafter's own step. A run that is killed at any moment and started again with
-the same folder ends with the same weights, to the last bit, as one that is not interrupted.
+Several models may train side by side, so that the frozen primary reads each batch once for all of them. A run
+that is killed at any moment and started again with its folder ends with the same weights, to the last bit.
 """
 
 import math
@@ -20,8 +19,8 @@ from tqdm import tqdm
 from tandem_edu.data import Batches, windows
 from tandem_edu.drafters import Model, PrimaryReader
 from tandem_edu.errors import BadInput, require
+from tandem_edu.files import FilePath
 from tandem_edu.model import Transformer
-from tandem_edu.model.weights import FilePath
 from tandem_edu.progress import progress_bar
 from tandem_edu.train.checkpoint import Checkpoint, History, Models, fingerprints
 from tandem_edu.train.evaluation import check_ids, check_model, qualities
@@ -56,24 +55,19 @@ def train(
 ) -> TrainResult:
     """Train a copy of `model` by `recipe`.
 
-    **Arguments:**
-
     - `tokens`, `valid_tokens`: rows of ids from `tandem_edu.data.encode`, to train on and held out.
     - `primary`: frozen. Needed by a model that reads it, and by a recipe that distils.
     - `folder`: keeps a checkpoint of each evaluation; an interrupted run goes on from there.
     - `progress`: show a bar. `on_eval`: called with each new entry of the history.
 
-    An entry of the history has `step` (steps done), `tokens` (read so far), `seconds`, `train_loss`
-    (the objective's mean since the last entry) and the held-out text's `valid_loss` (cross-entropy in nats),
-    `valid_accuracy` and, with a primary, `valid_agreement` (see `Quality`). A model that reads the primary
-    is evaluated at the recipe's first `block_len`, offset 0.
-
+    An entry of the history has `step` (steps done), `tokens` (read so far), `seconds`, `train_loss` (the mean
+    since the last entry) and the held-out `valid_loss` (cross-entropy in nats), `valid_accuracy` and, with a
+    primary, `valid_agreement` (see `Quality`), for a model that reads it at the recipe's first `block_len`.
     Raises `BadInput` if model, recipe, primary and texts do not fit together, or if the folder has
     another run's checkpoint; `Diverged` if the loss or a weight is not finite.
 
     >>> from tandem_edu.model import TransformerConfig
-    >>> cfg = TransformerConfig(vocab_size=8, d_model=8, n_layers=1, n_heads=2, n_kv_heads=1,
-    ...                         d_ff=16, max_len=16)
+    >>> cfg = TransformerConfig(8, d_model=8, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=16, max_len=16)
     >>> tiny = Recipe("tiny", steps=4, learning_rate=0.01, warmup_steps=1, seq_len=16, eval_every=2)
     >>> text = np.arange(200) % 8
     >>> trained, history = train(Transformer(cfg, key=jax.random.key(0)), tiny, text, text, progress=False)
@@ -97,10 +91,9 @@ def train_together(
 ) -> dict[str, TrainResult]:
     """Train several models on the same batches; each result equals that of `train`, up to rounding.
 
-    As `train`, but `models` is name -> (model, recipe), and `on_eval` is called with a
-    model's name and its entry. Without `valid_tokens` nothing is evaluated and the histories stay empty.
-    The `seconds` of an entry are those of all models together. If one model diverges, the run ends for all.
-    Raises `BadInput` also for no model, and for recipes that differ in their batches or evaluations.
+    As `train`, but `models` is name -> (model, recipe), and `on_eval` is called with a model's name and its
+    entry. Without `valid_tokens` the histories stay empty. `seconds` are those of all models together; if one
+    diverges, the run ends. Raises `BadInput` also for no model, and for recipes that differ in `SHARED`.
     """
     run = _Run(models, primary, tokens, valid_tokens, folder)
     run.go(progress, on_eval)

@@ -55,20 +55,14 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 
 def decayed(trained: PyTree) -> PyTree[bool]:
-    """Which arrays have weight decay: the matrices of the linear maps.
-
-    Decay would pull a norm's scale from 1 to 0, and would shrink the embeddings of rare tokens.
-    """
+    """Which arrays have weight decay: the linear maps, but neither norms' scales nor embeddings."""
     is_embedding = lambda part: isinstance(part, Embedding)
     mark = lambda part: jax.tree.map(lambda leaf: leaf.ndim >= 2 and not is_embedding(part), part)
     return jax.tree.map(mark, trained, is_leaf=is_embedding)
 
 
 def draw_block(recipe: Recipe, step: Int[Array, ""]) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """`block_len`, uniform over `recipe.block_lens`, and `offset`, uniform over 0 .. block_len - 1.
-
-    A pure function of (seed, step). Both are traced values, so all block lengths share one compiled step.
-    """
+    """A step's `block_len`, uniform over `recipe.block_lens`, and `offset`, over 0 .. block_len - 1."""
     which_key, offset_key = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), step))
     block_len = jax.random.choice(which_key, jnp.array(recipe.block_lens, jnp.int32))
     return block_len, jax.random.randint(offset_key, (), 0, block_len)
@@ -99,9 +93,8 @@ def train_step(
 ) -> tuple[dict[str, TrainState], dict[str, Float[Array, ""]]]:
     """The next state of each model by its name, and its loss before the step.
 
-    `inputs` are the frozen part of each model, the primary (or `None`) and the batch. The memory of
-    `states` is reused. Recipes and objectives are static: a new objective compiles a new program, without
-    what that objective does not need, such as the primary's head.
+    `inputs` are the frozen part of each model, the primary (or `None`) and the batch; the memory of `states`
+    is reused. A new objective compiles a new program, without what it does not need.
     """
     frozen, primary, batch = inputs
     blocks = {name: draw_block(r, states[name].step) if r.block_lens else None for name, r in recipes.items()}

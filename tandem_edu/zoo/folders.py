@@ -16,12 +16,12 @@ import jax
 from tokenizers import Tokenizer
 
 from tandem_edu.data import load_tokenizer, save_tokenizer
-from tandem_edu.data.files import read_json, write_json
 from tandem_edu.decode import LearnedRouter
 from tandem_edu.drafters import Model, load_model, save_model
 from tandem_edu.errors import BadInput, require
+from tandem_edu.files import FilePath, read_json, write_json
 from tandem_edu.model import Transformer
-from tandem_edu.model.weights import FilePath, fill, named_arrays, read_arrays, write_arrays
+from tandem_edu.model.weights import fill, named_arrays, read_arrays, write_arrays
 
 Card = dict[str, Any]
 ROUTER_FIELDS = {"drafter", "block_len", "n_features", "d_router", "top_k", "inputs", "target"}
@@ -43,7 +43,7 @@ def save_folder(
     """Write the folder; the card last, so that a folder with a card is complete.
 
     `primary` is the primary's folder, stored relative to this one. Raises `BadInput` if the folder cannot be
-    written, and for a model that shares its primary's embedding if no primary is given.
+    written, and without it for a model that shares its primary's embedding.
     """
     folder = Path(folder)
     complete = primary is not None or not model.config.shared_vocab
@@ -99,9 +99,8 @@ def load_router(path: FilePath) -> LearnedRouter:
     """The router that `save_router` wrote. Raises `BadInput` if there is none at `path`, or a damaged one."""
     arrays, metadata = read_arrays(path)
     saved, fix = metadata.get("router", {}), "train one: tandem-edu train router"
-    got = (
-        f"one without its {', '.join(sorted(ROUTER_FIELDS - {*saved}))}" if saved else "another kind of file"
-    )
+    missing = ", ".join(sorted(ROUTER_FIELDS - {*saved}))
+    got = f"one without its {missing}" if saved else "another kind of file"
     require({*saved} == ROUTER_FIELDS, f"a router at {path}", got, fix)
     made_for = saved.pop("drafter"), saved.pop("block_len")
     build = lambda key: LearnedRouter(made_for=made_for, **saved, key=key)

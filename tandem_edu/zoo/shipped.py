@@ -1,10 +1,7 @@
 """The trained pair that comes with the package, and its text: what comes with Python, in three parts.
 
-tandem_edu/zoo/pair/tokenizer.json
-tandem_edu/zoo/pair/NAME.safetensors   weights as float16
-tandem_edu/zoo/pair/NAME.json          a card: data, recipe, held-out figures, versions
-
-All models share the primary's embedding and output layer. `python -m studies zoo` trains them again.
+The folder `pair` has tokenizer.json, and for each model NAME.safetensors (float16) and NAME.json, its card.
+All share the primary's embedding and output layer. `python -m studies zoo` trains them again.
 """
 
 from contextlib import suppress
@@ -15,12 +12,11 @@ from typing import Any, NamedTuple
 from tokenizers import Tokenizer
 
 from tandem_edu.data import Corpus, load_text, load_tokenizer, save_tokenizer
-from tandem_edu.data.files import read_json, write_json
 from tandem_edu.decode import LearnedRouter
 from tandem_edu.drafters import Tandem, load_model, save_model
 from tandem_edu.errors import require
+from tandem_edu.files import FilePath, read_json, write_json
 from tandem_edu.model import Transformer
-from tandem_edu.model.weights import FilePath
 from tandem_edu.zoo.folders import TOKENIZER, load_router, save_router
 
 FOLDER = Path(__file__).parent / "pair"
@@ -59,10 +55,7 @@ def load_pair(folder: FilePath | None = None) -> Pair:
 
 
 def save_pair(pair: Pair, folder: FilePath) -> None:
-    """Write the pair, weights as float16; the tokenizer last, so that a folder with one is complete.
-
-    Raises `BadInput` if the folder cannot be written.
-    """
+    """Write the pair, the tokenizer last: a folder with one is complete. Raises `BadInput` if it cannot."""
     folder = Path(folder)
     with suppress(OSError):  # if the folder cannot be written, save_model says so
         (folder / TOKENIZER).unlink()
@@ -83,11 +76,7 @@ class Texts(NamedTuple):
 
 
 def texts() -> Texts:
-    """The standard library's topics and source files (`load_text("stdlib")`) in three parts.
-
-    A file is in the same part whichever Python reads it, because the split is by name. Raises `BadInput`
-    where Python was installed without its source files.
-    """
+    """`load_text("stdlib")` in three parts, by file names. Raises `BadInput` for a Python without sources."""
     train, held_out = load_text("stdlib").train_valid(0.1, seed=0)
     test, dev = held_out.train_valid(0.5, seed=1)
     return Texts(train, dev, test)

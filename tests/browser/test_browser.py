@@ -68,6 +68,7 @@ def check_sliders(panel) -> None:
 def check_buttons(panel) -> None:
     """In each row of buttons, one that is not pressed yet: something else is shown."""
     for row in panel.locator(".widget-toggle-buttons:has(button:not(.mod-active))").all():
+        everything = lambda panel: panel.locator(".widget-html").inner_html()
         press_and_wait(panel, row.locator("button:not(.mod-active)").first, "Space", everything)
 
 
@@ -90,11 +91,6 @@ def words(panel) -> list[str]:
     """What a panel says to those who cannot see its pictures or colours."""
     labelled = panel.locator(".widget-html").locator("img, [aria-label]")
     return labelled.evaluate_all("all => all.map(one => one.alt ?? one.ariaLabel)")
-
-
-def everything(panel) -> str:
-    """All that a panel shows below its controls."""
-    return panel.locator(".widget-html").inner_html()
 
 
 def take_pictures(page, name: str) -> None:

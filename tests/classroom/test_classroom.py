@@ -7,10 +7,10 @@ from collections import Counter
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusal import refuses
 
 from tandem_edu.classroom import EXERCISES, Case, Exercise, check, exercises, scores
 from tandem_edu.decode.verify import next_distribution
-from tandem_edu.errors import BadInput
 from tandem_edu.measure import tokens_per_call, tokens_per_call_iid, wall_clock_factor
 from tandem_edu.measure.roofline import Hardware, read_time
 from tandem_edu.model.masks import block_starts, tandem_masks
@@ -141,6 +141,12 @@ WRONG = {
         lambda sure, threshold: sum(c >= threshold for c in sure),
         lambda sure, threshold: max((i for i, c in enumerate(sure, 1) if c < threshold), default=len(sure)),
     ],
+    "standalone_speedup": [
+        lambda speed, gamma, free: gamma / (1 + gamma / speed),
+        lambda speed, gamma, free: (gamma + 1) / (1 + gamma / speed),
+        lambda speed, gamma, free: (gamma + free) / (1 + (gamma + free) / speed),
+        lambda speed, gamma, free: (gamma + free) / (1 + gamma * speed),
+    ],
 }
 
 
@@ -191,10 +197,8 @@ def test_an_answers_faults_are_named_and_without_effect_on_the_cases(capsys):
 
 
 def test_bad_input():
-    with pytest.raises(BadInput, match="an exercise among read_time"):
-        check("nothing", len)
-    with pytest.raises(BadInput, match=r"a function for residual, got ndarray: write `def residual"):
-        check("residual", np.ones(3))
+    refuses("an exercise among read_time", check, "nothing", len)
+    refuses(r"a function for residual, got ndarray: write `def residual", check, "residual", np.ones(3))
 
 
 def test_the_best_attempt_counts():

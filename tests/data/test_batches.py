@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from refusal import refuses
 from tokenizers import Tokenizer, models
 
 from tandem_edu.data import END_ID, Batches, Corpus, batches, encode, prompts, train_tokenizer, windows
@@ -43,8 +44,7 @@ def test_a_large_vocabulary_takes_four_bytes():
 
 
 def test_what_cannot_be_encoded(tokenizer):
-    with pytest.raises(BadInput, match="at least one document, got none"):
-        encode(tokenizer, [])
+    refuses("at least one document, got none", encode, tokenizer, [])
     with pytest.raises(BadInput, match=r"a tokenizer with <\|endoftext\|>, got one without"):
         encode(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")), ["a"])
 
@@ -95,11 +95,9 @@ def test_every_position_is_drawn_as_often():
 def test_bad_batches(bad, message):
     given = {"tokens": np.arange(10), "batch_size": 2, "seq_len": 4, "seed": 0, "step": 0} | bad
     step = given.pop("step")
-    with pytest.raises(BadInput, match=message):
-        Batches(**given)(step)
+    refuses(message, lambda: Batches(**given)(step))
     if bad.keys() & {"tokens", "seq_len"}:
-        with pytest.raises(BadInput, match=message):
-            windows(given["tokens"], given["seq_len"])
+        refuses(message, windows, given["tokens"], given["seq_len"])
 
 
 def test_windows_count_every_target_once():
@@ -120,8 +118,7 @@ def test_a_limit_spreads_the_windows_over_the_text(tokens):
     few = windows(tokens, 20, limit=3)
     assert np.array_equal(few, every[[0, len(every) // 3, 2 * len(every) // 3]])
     assert np.array_equal(windows(tokens, 20, limit=10**6), every)
-    with pytest.raises(BadInput, match="limit of at least 1, got 0"):
-        windows(tokens, 20, limit=0)
+    refuses("limit of at least 1, got 0", windows, tokens, 20, limit=0)
 
 
 def test_prompts_come_from_distinct_documents_while_there_are_enough(tokenizer):
@@ -150,10 +147,8 @@ def test_prompts_depend_on_the_seed_and_nothing_else(tokenizer):
 
 def test_prompts_that_no_document_can_give(tokenizer):
     message = "a document of at least 5000 tokens, got 2 shorter ones: use a smaller length"
-    with pytest.raises(BadInput, match=message):
-        prompts(SENTENCES[:2], tokenizer, 5000, 1)
-    with pytest.raises(BadInput, match="count of at least 1, got 0"):
-        prompts(SENTENCES, tokenizer, 5, 0)
+    refuses(message, prompts, SENTENCES[:2], tokenizer, 5000, 1)
+    refuses("count of at least 1, got 0", prompts, SENTENCES, tokenizer, 5, 0)
 
 
 ALIKE = """

@@ -1,7 +1,7 @@
 """Verification by enumeration: the outcome of every block that a drafter may propose, in float64.
 
 A model is a dict: its distribution after each run of drafts. Written from the definitions in
-`tandem_edu.decode.verify` and `block_verify`, with loops.
+`tandem_edu.decode.verify`, with loops.
 """
 
 import numpy as np

@@ -11,9 +11,9 @@ from itertools import cycle
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracle import lively
 
 from tandem_edu.decode import generate
 from tandem_edu.drafters import Eagle, EarlyExit, Glide, Plain, PromptLookup, Tandem
@@ -39,40 +39,31 @@ def alternating(names: list[str]) -> list[tuple[str, str]]:
     return list(zip(names, cycle(("token", "block")), strict=False))
 
 
-def noisy(model, seed: int, noise: float):
-    """`model` with normal noise on every weight."""
-    arrays, rest = eqx.partition(model, eqx.is_inexact_array)
-    leaves, tree = jax.tree.flatten(arrays)
-    normal = np.random.default_rng(seed).standard_normal
-    noisy_leaves = [w + jnp.float32(noise * normal(w.shape)) for w in leaves]
-    return eqx.combine(jax.tree.unflatten(tree, noisy_leaves), rest)
-
-
 @cache
 def writer(max_len: int) -> Transformer:
     """A primary over 48 tokens with varied greedy texts. The weights do not depend on `max_len`."""
     config = TransformerConfig(48, 16, 2, 2, 1, 24, max_len, tie_embeddings=False)
-    model = noisy(Transformer(config, key=jax.random.key(0)), 0, 0.5)
+    model = lively(Transformer(config, key=jax.random.key(0)), 0, 0.5)
     return eqx.tree_at(lambda m: m.embedding.table, model, model.embedding.table * 3)
 
 
 @cache
 def writer_drafters(max_len: int) -> dict:
     """Every kind of drafter for `writer`, by the names in `DRAFTERS`."""
-    return _drafters(writer(max_len), noisy(writer(max_len), 7, 0.03))
+    return _drafters(writer(max_len), lively(writer(max_len), 7, 0.03))
 
 
 @cache
 def speaker() -> Transformer:
     """A primary over 5 tokens."""
     config = TransformerConfig(5, 4, 2, 1, 1, 4, 32, tie_embeddings=False)
-    return noisy(Transformer(config, key=jax.random.key(0)), 0, 0.6)
+    return lively(Transformer(config, key=jax.random.key(0)), 0, 0.6)
 
 
 @cache
 def speaker_drafters() -> dict:
     """Every kind of drafter for `speaker`."""
-    return _drafters(speaker(), noisy(speaker(), 1, 0.5))
+    return _drafters(speaker(), lively(speaker(), 1, 0.5))
 
 
 def _drafters(primary: Transformer, secondary: Transformer) -> dict:
@@ -83,7 +74,7 @@ def _drafters(primary: Transformer, secondary: Transformer) -> dict:
     models["lookup"] = PromptLookup(config.vocab_size, ngram=2)
     for layers in ("top", "fused"):
         # Noise again, because the feature's half of `fc` starts at zero.
-        models[f"eagle-{layers}"] = noisy(Eagle(secondary, config, layers, key=key), 5, 0.05)
+        models[f"eagle-{layers}"] = lively(Eagle(secondary, config, layers, key=key), 5, 0.05)
     for layers in ("last", "uniform"):
         models[f"glide-{layers}"] = Glide(secondary, config, layers)
     models["exit"] = EarlyExit(config, exit_layer=1)

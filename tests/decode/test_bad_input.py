@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from noisy_models import noisy, speaker, speaker_drafters, writer
+from noisy_models import speaker, speaker_drafters, writer
+from oracle import lively
+from refusal import refuses
 
 import tandem_edu as te
 from tandem_edu.decode import request
@@ -25,11 +27,6 @@ def other(seed: int = 0, **sizes) -> Transformer:
     """A model like `speaker`, but for these sizes."""
     config = TransformerConfig.from_dict({**speaker().config.to_dict(), **sizes})
     return Transformer(config, key=jax.random.key(seed))
-
-
-def refuses(says: str, call, *arguments, **more) -> None:
-    with pytest.raises(te.BadInput, match=says):
-        call(*arguments, **more)
 
 
 def both_refuse(says: str, prompt, new=4, **more) -> None:
@@ -144,7 +141,7 @@ def test_a_router_of_another_drafter_or_block_length():
     check_router(router, plain, 3)
     says = "trained with block_len=2, got one trained with 3"
     refuses(says, te.speculate, primary, drafters["plain"], [1], 4, 2, router=router)
-    for drafter in (drafters["last-paper"], noisy(drafters["plain"], 5, 0.1)):
+    for drafter in (drafters["last-paper"], lively(drafters["plain"], 5, 0.1)):
         says = r"a router trained for this drafter \(.*, got one for Plain"
         refuses(says, te.speculate, primary, drafter, [1], 4, 3, router=router)
     refuses("a Router, got float", inspect.unwrap(check_router), 0.8, plain, 3)

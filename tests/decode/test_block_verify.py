@@ -16,8 +16,7 @@ import pytest
 from enumerated import accepted_by_block, accepted_by_token, blocks, mean_accepted, outcomes
 from test_distribution import draw_many, p_value
 
-from tandem_edu.decode import Sampling, verify
-from tandem_edu.decode.block_verify import verify_block
+from tandem_edu.decode import Sampling, verify, verify_block
 from tandem_edu.decode.sampling import DRAFT
 
 VOCAB, GAMMA = 3, 3

@@ -22,10 +22,10 @@ from scipy.stats import chisquare
 
 from tandem_edu.decode import ConfidenceRule, Sampling, generate, speculate
 from tandem_edu.decode.sampling import DRAFT
+from tandem_edu.decode.speculative import VERIFICATIONS
 from tandem_edu.drafters import PromptLookup
 
 # A package's attribute `verify` is the function; the module of that name is what gets patched.
-speculative = importlib.import_module("tandem_edu.decode.speculative")
 cycle = importlib.import_module("tandem_edu.decode.cycle")
 verification = importlib.import_module("tandem_edu.decode.verify")
 
@@ -183,7 +183,7 @@ def reports_another_q(patch) -> None:
         total = jnp.maximum(jnp.sum(sharp, axis=-1, keepdims=True), 1e-9)
         return verification.verify(drafts, drafted, sharp / total, *rest)
 
-    patch.setitem(speculative.VERIFICATIONS, "token", wrong)
+    patch.setitem(VERIFICATIONS, "token", wrong)
 
 
 def bonus_from_the_position_before(patch) -> None:

@@ -1,7 +1,6 @@
 """With 64-bit mode on, as another library of the same process may set it, decoding stays in float32."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from noisy_models import ONE_OF_A_KIND, writer, writer_drafters
@@ -25,19 +24,11 @@ def assert_same_with_64_bits(decode) -> None:
 
 
 @pytest.mark.parametrize("how", [(), (1.0,), (0.8, 20, 0.9)])
-def test_probabilities(how):
-    logits = np.random.default_rng(0).normal(size=(3, 48)).astype(np.float32)
-    assert_same_with_64_bits(lambda: Sampling(*how).probabilities(jnp.asarray(logits)))
-
-
-def test_generate():
-    assert_same_with_64_bits(lambda: generate(writer(32), PROMPT, NEW, Sampling(1.0), KEY))
-
-
-@pytest.mark.parametrize("how", [(), (Sampling(1.0), KEY)], ids=["greedy", "sampled"])
-def test_speculate(how):
-    decode = lambda: speculate(writer(32), writer_drafters(32)["plain"], PROMPT, NEW, 4, *how)
-    assert_same_with_64_bits(decode)
+def test_generate_and_speculate(how):
+    how = {"sampling": Sampling(*how), "key": KEY}
+    assert_same_with_64_bits(lambda: generate(writer(32), PROMPT, NEW, **how))
+    drafter = writer_drafters(32)["plain"]
+    assert_same_with_64_bits(lambda: speculate(writer(32), drafter, PROMPT, NEW, 4, **how))
 
 
 @pytest.mark.slow

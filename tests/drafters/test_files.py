@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from functools import partial
 from pathlib import Path
 
 import equinox as eqx
@@ -14,11 +13,11 @@ import pytest
 import safetensors
 import safetensors.numpy
 from pairs import KINDS, config, pair
+from refusal import refuses
 
 from tandem_edu.drafters import Tandem, describe, load_model, save_model
-from tandem_edu.errors import BadInput
 from tandem_edu.model import Embedding, Transformer
-from tandem_edu.model.weights import fill, named_arrays, read_arrays, trainable, write_arrays
+from tandem_edu.model.weights import named_arrays, read_arrays, trainable, write_arrays
 
 
 @pytest.fixture
@@ -26,16 +25,10 @@ def path(tmp_path):
     return tmp_path / "model.safetensors"
 
 
-identical = partial(eqx.tree_equal, typematch=True)  # same structure, same configs, same bits
-
-
 def shared_secondary(embedding: Embedding) -> Transformer:
     """A secondary with its primary's embedding, at a width of its own."""
     sizes = config(12, 2, 2, 1, shared_vocab=True, d_embed=16)
     return Transformer(sizes, key=jax.random.key(5), embedding=embedding)
-
-
-# There and back
 
 
 @pytest.mark.parametrize("kind", ["untied", *KINDS])
@@ -49,7 +42,7 @@ def test_a_model_comes_back_bit_for_bit(kind, path, monkeypatch):
     assert drawn or kind.startswith("exit")
     assert all(isinstance(array, jax.core.Tracer) for array in drawn)  # no weights are drawn to be replaced
     assert all(named_arrays(trainable(model)).values()) != kind.endswith("shared")
-    assert identical(model, loaded) and describe(loaded) == describe(model)
+    assert eqx.tree_equal(model, loaded, typematch=True) and describe(loaded) == describe(model)
     save_model(loaded, path.with_name("again"))
     assert path.with_name("again").read_bytes() == path.read_bytes()
     if kind.startswith("exit"):
@@ -72,14 +65,6 @@ def test_a_shared_embedding_is_neither_trained_nor_stored(tiny_primary, tiny_con
         assert getattr(loaded, "secondary", loaded).embedding.table is embedding.table
 
 
-def test_only_its_own_weights_are_filled_in(tiny_primary):
-    secondary = shared_secondary(tiny_primary.embedding)
-    moved = jax.tree.map(lambda leaf: leaf + 1.0, secondary)
-    arrays = jax.tree.map(np.asarray, named_arrays(eqx.filter(secondary, trainable(secondary))))
-    filled = fill(moved, arrays, "a file")
-    assert identical(filled.blocks, secondary.blocks) and identical(filled.embedding, moved.embedding)
-
-
 def test_names_are_paths_and_the_metadata_is_json(tiny_tandem, path):
     save_model(tiny_tandem, path)
     with safetensors.safe_open(path, "numpy") as file:
@@ -100,23 +85,9 @@ def test_any_number_survives_and_so_does_any_memory_layout(path):
     assert back["scalar"].shape == () and back["scalar"] == 7 and back["empty"].shape == (0, 2)
 
 
-def test_half_precision_is_half_the_size_and_nearly_the_same(tiny_primary, tmp_path):
-    save_model(tiny_primary, tmp_path / "whole")
-    save_model(tiny_primary, tmp_path / "half", half=True)
-    assert (tmp_path / "half").stat().st_size < 0.8 * (tmp_path / "whole").stat().st_size
-    leaves = (jax.tree.leaves(model) for model in (tiny_primary, load_model(tmp_path / "half")))
-    for saved, read in zip(*leaves, strict=True):
-        assert read.dtype == np.float32
-        np.testing.assert_array_equal(np.float32(np.float16(saved)), read)
-
-
-# What can be wrong with a file
-
-
 def test_no_such_file(path, tmp_path):
     for missing, message in ((path, "No such file"), (tmp_path, "a file of weights")):
-        with pytest.raises(BadInput, match=message):
-            load_model(missing)
+        refuses(message, load_model, missing)
 
 
 def test_a_file_cut_short_anywhere(tiny_secondary, path):
@@ -125,8 +96,7 @@ def test_a_file_cut_short_anywhere(tiny_secondary, path):
     cuts = [whole[:n] for n in (0, 1, 7, 8, 9, 200, len(whole) // 2, len(whole) - 1)]
     for content in (*cuts, whole + b"x"):
         path.write_bytes(content)
-        with pytest.raises(BadInput, match="cut short"):
-            load_model(path)
+        refuses("cut short", load_model, path)
 
 
 foreign = lambda metadata: safetensors.numpy.save({"w": np.zeros(2)}, metadata)
@@ -152,8 +122,7 @@ described = lambda model: foreign({"tandem_edu": f'{{"model": {model}}}'})
 )
 def test_a_foreign_file(path, content, message):
     path.write_bytes(content)
-    with pytest.raises(BadInput, match=message):
-        load_model(path)
+    refuses(message, load_model, path)
 
 
 def test_missing_extra_and_misshapen_weights(tiny_secondary, tiny_tandem, path):
@@ -167,31 +136,23 @@ def test_missing_extra_and_misshapen_weights(tiny_secondary, tiny_tandem, path):
         (arrays | {"blocks.1.wq": np.zeros((12, 12), np.int32)}, "int32"),
     ]:
         write_arrays(changed, metadata, path)
-        with pytest.raises(BadInput, match=message):
-            load_model(path)
+        refuses(message, load_model, path)
     for kind, message in (("tandem", "lacks"), ("cnn", "a kind among .*tandem.*, got cnn: import the file")):
         write_arrays(arrays, {"model": describe(tiny_tandem) | {"kind": kind}}, path)
-        with pytest.raises(BadInput, match=message):
-            load_model(path)
+        refuses(message, load_model, path)
 
 
 def test_the_shared_embedding_is_missing_or_of_another_size(tiny_primary, path):
     save_model(shared_secondary(tiny_primary.embedding), path)
-    with pytest.raises(BadInput, match=r"an embedding to share, got None: pass embedding=primary\.embedding"):
-        load_model(path)
+    refuses(r"an embedding to share, got None: pass embedding=primary\.embedding", load_model, path)
     other = Embedding(config(18, 1, 1, 1), key=jax.random.key(0))
-    with pytest.raises(BadInput, match="an embedding of 13 tokens x 16, got shared_vocab=True and 13 x 18"):
-        load_model(path, other)
+    refuses("an embedding of 13 tokens x 16, got shared_vocab=True and 13 x 18", load_model, path, other)
 
 
 def test_what_could_not_be_loaded_is_not_saved(tiny_secondary, path):
     cast = jax.tree.map(lambda weight: weight.astype(jnp.bfloat16), tiny_secondary)
-    with pytest.raises(BadInput, match=r"in float32, got bfloat16: cast them: .*astype\(jnp\.float32\)"):
-        save_model(cast, path)
+    refuses(r"in float32, got bfloat16: cast them: .*astype\(jnp\.float32\)", save_model, cast, path)
     assert not path.exists()
-
-
-# Disks that fail
 
 
 def half_a_write(part: Path, data: bytes):
@@ -214,12 +175,11 @@ def test_a_full_disk_leaves_the_old_file(write, tiny_secondary, path, monkeypatc
     save_model(tiny_secondary, path)
     before = path.read_bytes()
     monkeypatch.setattr(Path, "write_bytes", write)
-    with pytest.raises(BadInput, match="No space left"):
-        save_model(jax.tree.map(lambda leaf: leaf + 1.0, tiny_secondary), path)
+    refuses("No space left", save_model, jax.tree.map(lambda leaf: leaf + 1.0, tiny_secondary), path)
     assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
 
 
 def test_a_folder_that_cannot_be_written(tiny_secondary, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(BadInput, match=r"to write .*model\.safetensors, got .*: "):
-        save_model(tiny_secondary, tmp_path / "file" / "model.safetensors")
+    path = tmp_path / "file" / "model.safetensors"
+    refuses(r"to write .*model\.safetensors, got .*: ", save_model, tiny_secondary, path)

@@ -1,4 +1,4 @@
-"""What only the tandem has: its masks, its layer maps, and how its two models fit together."""
+"""What only the tandem has: its blocks, its layer maps, and how its two models fit together."""
 
 import inspect
 
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import oracle
 import pytest
 from pairs import forced, pair, read_hidden, some_tokens
+from refusal import refuses
 
 from tandem_edu.drafters import PrimaryOutput, Tandem
 from tandem_edu.drafters.projection import resolve_layer_map
 from tandem_edu.drafters.protocol import check_same_vocabulary
-from tandem_edu.errors import BadInput
 from tandem_edu.model import Cache, TransformerConfig
-from tandem_edu.model.masks import block_starts, tandem_masks
+from tandem_edu.model.masks import block_starts
 
 
 def test_block_starts_equal_the_walk_along_the_grid():
@@ -25,23 +25,15 @@ def test_block_starts_equal_the_walk_along_the_grid():
                 assert starts == oracle.block_starts(seq, block_len, offset), (seq, block_len, offset)
 
 
-@pytest.mark.parametrize("own_history", [False, True])
-def test_the_masks_are_those_of_the_formula(own_history):
-    starts = oracle.block_starts(9, 3, 2)
-    own, primary = tandem_masks(jnp.array(starts), own_history)
-    for i in range(9):
-        for t in range(9):
-            assert bool(primary[i, t]) == (t < starts[i])
-            assert bool(own[i, t]) == ((0 if own_history else starts[i]) <= t <= i)
-
-
 def test_the_call_is_the_teacher_forced_pass():
-    """With blocks of 2 from position 0, if nothing else is asked for."""
+    """With blocks of 2 from position 0, if nothing else is asked for. A block has a token at least."""
     tokens, (primary, tandem) = some_tokens(40, 9), pair("tandem-last")
     hidden = read_hidden(primary, tokens)
     call = eqx.filter_jit(tandem)
     assert jnp.allclose(call(tokens, hidden), forced(pair("tandem-last"), tokens, hidden, 2), atol=1e-5)
     assert jnp.array_equal(call(tokens, hidden), call(tokens, hidden, block_len=2, offset=0))
+    for block_len in (0, -2):
+        refuses(f"block_len of at least 1, got {block_len}: ", tandem, tokens, hidden, block_len)
 
 
 def test_own_history_starts_with_copies_of_the_secondarys_projections(tiny_config, tiny_secondary):
@@ -56,27 +48,19 @@ def test_own_history_starts_with_copies_of_the_secondarys_projections(tiny_confi
         assert (state.primary is not None) == own_history
 
 
-@pytest.mark.parametrize("block_len", [0, -2])
-def test_a_block_has_a_token_at_least(block_len):
-    tokens, (primary, tandem) = some_tokens(40, 9), pair("tandem-last")
-    with pytest.raises(BadInput, match=f"block_len of at least 1, got {block_len}: "):
-        tandem(tokens, read_hidden(primary, tokens), block_len)
-
-
 def test_both_models_have_one_vocabulary(tiny_secondary, tiny_config, tiny_primary):
     other = TransformerConfig.from_dict({**tiny_config.to_dict(), "vocab_size": 14})
-    with pytest.raises(BadInput, match="the same vocabulary, got vocab_size 14 and 13: train both"):
-        Tandem(tiny_secondary, other, key=jax.random.key(0))
+    says = "the same vocabulary, got vocab_size 14 and 13: train both"
+    refuses(says, Tandem, tiny_secondary, other, key=jax.random.key(0))
     # Without the run-time type check, which would speak first.
-    check = inspect.unwrap(check_same_vocabulary)
-    with pytest.raises(BadInput, match=r"as a TransformerConfig, got Transformer: pass primary\.config"):
-        check(tiny_primary, tiny_secondary.config)
+    says = r"as a TransformerConfig, got Transformer: pass primary\.config"
+    refuses(says, inspect.unwrap(check_same_vocabulary), tiny_primary, tiny_secondary.config)
 
 
 def test_last_needs_a_shallower_secondary(tiny_secondary, tiny_config):
     shallow = TransformerConfig.from_dict({**tiny_config.to_dict(), "n_layers": 1})
-    with pytest.raises(BadInput, match=r"n_layers of the secondary at most .*, got 2 and 1: .*uniform"):
-        Tandem(tiny_secondary, shallow, key=jax.random.key(0))
+    says = r"n_layers of the secondary at most .*, got 2 and 1: .*uniform"
+    refuses(says, Tandem, tiny_secondary, shallow, key=jax.random.key(0))
     Tandem(tiny_secondary, shallow, "uniform", key=jax.random.key(0))
 
 
@@ -94,8 +78,7 @@ def test_last_needs_a_shallower_secondary(tiny_secondary, tiny_config):
 )
 def test_a_layer_map_that_cannot_be(layer_map, message):
     # Without the run-time type check, which would speak first.
-    with pytest.raises(BadInput, match=message):
-        inspect.unwrap(resolve_layer_map)(layer_map, 3, 2)
+    refuses(message, inspect.unwrap(resolve_layer_map), layer_map, 3, 2)
 
 
 @pytest.mark.parametrize(

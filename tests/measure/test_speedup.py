@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from refusal import refuses
 
-from tandem_edu.errors import BadInput
 from tandem_edu.measure import share_interval, tokens_per_call, tokens_per_call_iid, wall_clock_factor
 
 
@@ -41,5 +41,4 @@ def test_the_interval_of_a_share_covers_it(share):
     ],
 )
 def test_impossible_rates_and_costs(call, message):
-    with pytest.raises(BadInput, match=message):
-        call()
+    refuses(message, call)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusal import refuses
 
 from tandem_edu.decode import generate
 from tandem_edu.errors import BadInput
@@ -34,7 +35,6 @@ def test_a_tandems_steps_can_be_timed(tiny_primary, tiny_tandem):
 
 
 def test_steps_that_do_not_fit(tiny_primary, tiny_secondary):
-    with pytest.raises(BadInput, match="length and width within the capacity"):
-        read_steps(tiny_primary, width=5, length=20, capacity=24)
+    refuses("length and width within the capacity", read_steps, tiny_primary, width=5, length=20, capacity=24)
     with pytest.raises(BadInput, match="length and width within the capacity"):
         draft_steps(tiny_primary, tiny_secondary, length=20, capacity=20)

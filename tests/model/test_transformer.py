@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from refusal import refuses
 
-from tandem_edu.errors import BadInput
 from tandem_edu.model import Cache, Embedding, Transformer, TransformerConfig
 from tandem_edu.model.layers import attend, softmax_attention
 from tandem_edu.model.masks import positions, visible
@@ -143,14 +143,6 @@ def test_chunks_change_nothing(getkey, seq):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_gradient_reaches_every_weight(model, getkey):
-    tokens = some_tokens(getkey(), 8)
-    grads = eqx.filter_jit(eqx.filter_grad(lambda model: jnp.sum(jnp.sin(model(tokens)))))(model)
-    for leaf in jax.tree.leaves(eqx.filter(grads, eqx.is_array)):
-        assert np.all(np.isfinite(leaf))
-        assert np.any(np.asarray(leaf) != 0)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -171,8 +163,7 @@ def test_the_gradient_reaches_every_weight(model, getkey):
     ],
 )
 def test_a_config_that_cannot_be(fields, message):
-    with pytest.raises(BadInput, match=message):
-        unchecked(BASE.to_dict() | fields)
+    refuses(message, unchecked, BASE.to_dict() | fields)
 
 
 def unchecked(fields) -> TransformerConfig:
@@ -193,8 +184,7 @@ def test_a_config_of_numpys_numbers_is_the_same():
 )
 def test_tokens_are_an_array_of_integers(model, tokens, got):
     read = inspect.unwrap(Transformer.__call__)
-    with pytest.raises(BadInput, match=rf"an array of integers, got {got}: pass jnp\.array"):
-        read(model, tokens)
+    refuses(rf"an array of integers, got {got}: pass jnp\.array", read, model, tokens)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +197,7 @@ def test_tokens_are_an_array_of_integers(model, tokens, got):
 )
 def test_a_config_that_cannot_be_loaded(written, message):
     # Without the run-time type check: it is the user's file that may hold anything.
-    read = getattr(TransformerConfig.from_dict, "__wrapped__", None)
-    with pytest.raises((BadInput, TypeError) if read is None else BadInput, match=message):
-        TransformerConfig.from_dict(written) if read is None else read(TransformerConfig, written)
+    refuses(message, inspect.unwrap(TransformerConfig.from_dict), TransformerConfig, written)
 
 
 def test_an_embedding_that_does_not_fit(model):
@@ -221,8 +209,7 @@ def test_an_embedding_that_does_not_fit(model):
         (shared, None, "an embedding to share, got None: pass embedding"),
         (BASE, model.embedding, "shared_vocab=True and an embedding of .*, got shared_vocab=False"),
     ]:
-        with pytest.raises(BadInput, match=message):
-            build(config, embedding)
+        refuses(message, build, config, embedding)
 
 
 def test_in_64_bit_mode_a_model_stays_in_32_bits(model):

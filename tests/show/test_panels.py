@@ -5,6 +5,7 @@ import re
 import ipywidgets
 import numpy as np
 import pytest
+from refusal import refuses
 
 from tandem_edu.data import train_tokenizer
 from tandem_edu.decode import speculate
@@ -52,6 +53,7 @@ def shown(tokenizer, out, comparison):
     sweep = [Threshold(tau, 4 - 3 * tau, 1.0, 1 - tau, 2.0, speed + tau) for tau in (0.0, 0.5, 1.0)]
     return {
         "mask": panels.mask_panel(24),
+        "sketch": panels.sketch_panel(24),
         "roofline": panels.roofline_panel(),
         "speedup": panels.speedup_panel(0.7, 0.1, 1.5, 0.1, comparison),
         "cycle": panels.cycle_panel(tokenizer, tokenizer.encode("<script>").ids, out),
@@ -61,7 +63,7 @@ def shown(tokenizer, out, comparison):
     }
 
 
-NAMES = ("mask", "roofline", "speedup", "cycle", "gamma", "router", "timeline")
+NAMES = ("mask", "sketch", "roofline", "speedup", "cycle", "gamma", "router", "timeline")
 
 
 def parts(panel) -> tuple:
@@ -196,7 +198,6 @@ def test_measured_points_are_beside_the_formula(comparison):
 
 def test_a_batch_is_refused(tokenizer, tiny_primary, tiny_tandem):
     two = speculate(tiny_primary, tiny_tandem, [[1, 2], [3]], 6, block_len=2)
-    with pytest.raises(BadInput, match="trace of one text, got that of a batch"):
-        token_view(tokenizer, PROMPTS[0], two)
+    refuses("trace of one text, got that of a batch", token_view, tokenizer, PROMPTS[0], two)
     with pytest.raises(BadInput, match="trace of one text, got that of a batch"):
         panels.timeline_panel({"t": two.trace}, {"t": 0.1}, 1.5)

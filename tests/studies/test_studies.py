@@ -19,6 +19,7 @@ from studies import (
     paper_training,
     plan,
     quality,
+    routers,
     standalone,
     steps,
     weights,
@@ -84,8 +85,9 @@ def lab(pair, parts, tmp_path, monkeypatch):
     """All at reduced size; rivals are small and trained for two steps."""
     little = {"NEW_TOKENS": 12, "TIMED_TOKENS": 8, "REPETITIONS": 1, "CHOOSING": 1, "PROMPTS": 2}
     little |= {"TIMED_PROMPTS": 2, "BLOCK_LENS": (2, 5), "SWEPT": {1: (2, 5), 4: (2,)}}
-    little |= {"THRESHOLDS": (0.5,), "CONSTANT": (2, 5)}
-    for module, (name, value) in itertools.product((decoding, adaptive, weights, standalone), little.items()):
+    little |= {"THRESHOLDS": (0.5,), "CONSTANT": (2, 5), "LONGEST": (4, 8), "LEARN_FROM": 2}
+    changed = decoding, adaptive, routers, weights, standalone
+    for module, (name, value) in itertools.product(changed, little.items()):
         if hasattr(module, name) and (module, name) != (standalone, "BLOCK_LENS"):
             monkeypatch.setattr(module, name, value)
     small = pair.secondary.config
@@ -197,6 +199,10 @@ def test_the_adaptive_and_the_standalone_table_can_be_made(lab):
     families = [row["block length"].split(" (")[0] for row in table.rows]
     assert families == 6 * ["constant", "own probability", "router"]
     assert all(row["against constant"].value == 1 for row in table.rows[::3])
+    (table,) = routers.study(lab)
+    assert [row["γ ≤"] for row in table.rows] == [None, *5 * [4], *5 * [8]]
+    assert [row["ECE"] is None for row in table.rows] == [True, *2 * [True, False, False, False, False]]
+    assert table.rows[0]["against constant"].value == 1
     (table,) = standalone.study(lab)
     models = ["secondary", "mid-size", "mid-size, 4 layers", "primary"]
     tandems = ["γ = 2", "γ = 4", "γ = 8", "γ = 3 and the free token"]

@@ -86,7 +86,8 @@ def test_the_paper_sees_the_embeddings_of_the_most_probable_tokens():
 def test_no_draft_sorts_the_vocabulary():
     """It would take as long as the draft itself."""
     model, token = writer(64), jnp.int32(5)
-    see = lambda logits: draft_features(Draft(logits, None, jnp.zeros(1)), token, model.embed, 8, "embeddings")
+    draft = lambda logits: Draft(logits, None, jnp.zeros(1))
+    see = lambda logits: draft_features(draft(logits), token, model.embed, 8, "embeddings")
     compiled = jax.jit(see).lower(jnp.zeros(48)).compile().as_text()
     assert "TopK" in compiled and " sort(" not in compiled
 

@@ -83,10 +83,11 @@ def test_a_step_is_the_obvious_one(models, one_step, tiny_primary):
     each, gradients, moved = slow_step(of_kind)
     for name in of_kind:
         assert float(losses[name]) == pytest.approx(float(each[name]), rel=1e-5)
-        expected = named_arrays(moved[name])
+        trained, expected = named_arrays(states[name].trained), named_arrays(moved[name])
+        assert trained.keys() == expected.keys()
         # Adam's first step is ± the rate whatever the gradient's size: compare where that is well above 0.
         sizes = {path: np.abs(np.asarray(leaf)) for path, leaf in named_arrays(gradients[name]).items()}
-        for path, leaf in named_arrays(states[name].trained).items():
+        for path, leaf in trained.items():
             sure = sizes[path] > 1e-5
             assert sure.any(), path
             np.testing.assert_allclose(np.asarray(leaf)[sure], np.asarray(expected[path])[sure], atol=3e-6)
@@ -99,13 +100,6 @@ def test_a_shared_embedding_does_not_change_a_bit(models, one_step, tiny_primary
     assert shared and {path for path in after if after[path] == before[path]} == shared
     assert not shared & named_arrays(state.trained).keys()
     assert not any(path.endswith(tuple(shared)) for path in named_arrays(state.opt_state))
-
-
-@pytest.mark.parametrize("name", ["plain", "tandem"])
-def test_every_other_array_changes_at_the_first_step(name, models, one_step):
-    before, after = bits(models[name][0]), bits(one_step[0][name].trained)
-    assert after.keys() == before.keys()
-    assert not [path for path in after if after[path] == before[path]]
 
 
 def test_weight_decay_is_for_linear_maps_only(tiny_tandem):

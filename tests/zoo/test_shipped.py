@@ -7,13 +7,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from refusal import refuses
 
 from tandem_edu.data import train_tokenizer
 from tandem_edu.decode import LearnedRouter, block_generate, generate, speculate
 from tandem_edu.decode.routers import fingerprint
 from tandem_edu.drafters import Tandem
-from tandem_edu.errors import BadInput
 from tandem_edu.model import Transformer, TransformerConfig
+from tandem_edu.model.weights import read_arrays
 from tandem_edu.zoo.shipped import FOLDER, MODELS, Pair, load_pair, save_pair
 
 RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text("utf-8"))
@@ -50,6 +51,7 @@ def test_a_pair_is_read_as_it_was_written(small_pair, tmp_path):
         written, read = (jax.tree.leaves(getattr(each, name)) for each in (small_pair, pair))
         for before, after in zip(written, read, strict=True):
             np.testing.assert_array_equal(np.float32(np.float16(before)), after)
+    assert read_arrays(tmp_path / "primary.safetensors")[0]["blocks.0.wq"].dtype == np.float16
     # One embedding, shared by all.
     assert pair.tandem.secondary.embedding.table is pair.primary.embedding.table
     out = speculate(pair.primary, pair.tandem, [1, 2, 3], 20)
@@ -62,8 +64,7 @@ def test_a_pair_is_read_as_it_was_written(small_pair, tmp_path):
 def test_a_missing_part_is_named(small_pair, tmp_path, part):
     save_pair(small_pair, tmp_path)
     (tmp_path / part).unlink()
-    with pytest.raises(BadInput, match="expected"):
-        load_pair(tmp_path)
+    refuses("expected", load_pair, tmp_path)
 
 
 def test_a_pair_that_is_half_written_over_another_is_refused(small_pair, tmp_path, monkeypatch):
@@ -74,8 +75,7 @@ def test_a_pair_that_is_half_written_over_another_is_refused(small_pair, tmp_pat
     monkeypatch.setattr("tandem_edu.zoo.shipped.save_router", killed)
     with pytest.raises(KeyboardInterrupt):
         save_pair(small_pair, tmp_path)
-    with pytest.raises(BadInput, match=r"a pair in .*, got none, or an incomplete one"):
-        load_pair(tmp_path)
+    refuses(r"a pair in .*, got none, or an incomplete one", load_pair, tmp_path)
 
 
 def test_the_shipped_pair_is_complete_and_small():

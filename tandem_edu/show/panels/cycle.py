@@ -80,10 +80,7 @@ def timeline_panel(
 def timeline_view(
     traces: Mapping[str, Trace], draft_costs: Mapping[str, float], verify_cost: float, tokens: int = 32
 ) -> str:
-    """The panel at one setting as HTML: the primary alone, and below it each drafter.
-
-    `traces` of one text each, by drafter; costs in decoding steps of the primary.
-    """
+    """The primary alone, and below it each drafter (one text each); costs in the primary's decoding steps."""
     spans_of = {"primary alone": [Span("primary", i, i + 1, 1) for i in range(tokens)]}
     for name, trace in traces.items():
         spans = timeline(trace, draft_costs[name], verify_cost)

@@ -25,6 +25,15 @@ def mask_panel(seq: int = 12) -> widgets.VBox:
     return panel(draw, controls)
 
 
+def sketch_panel(seq: int = 12) -> widgets.VBox:
+    """Choose γ and a token: what does the deep tandem predict it from?"""
+    controls = {"block_len": slider("γ", 1, 8, 4), "token": slider("predicted token", 0, seq - 1, seq - 2)}
+    draw = partial(ideas.sketch_mask, seq)
+    return panel(
+        lambda **values: draw(**values).with_table("What is read for each token", folded=True), controls
+    )
+
+
 def roofline_panel(weights: float = 4.7e6) -> widgets.VBox:
     """Choose hardware and model size: how many tokens does a call read in the time of one?"""
     sizes = {f"this course's primary, {weights / 1e6:.1f} M": weights, "1 B": 1e9, "8 B": 8e9, "70 B": 70e9}
