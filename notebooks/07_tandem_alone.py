@@ -75,7 +75,7 @@ print(pair.tokenizer.decode(prompts[0].tolist())[-120:], "|", pair.tokenizer.dec
 # ## The free token
 # When the primary reads a block, it also predicts the token after it, at no extra cost: the **free token**.
 # It comes in addition to the γ tokens of the secondary, so a call of the primary yields γ + 1 tokens. The
-# paper's table 3 has γ = 3 with the free token, so four tokens a call.
+# paper's table 3 has γ = 3 with the free token, so four tokens a call. With γ = 0 the primary writes alone.
 
 # Without it (the paper's Figure 4) the primary only gives representations, and the secondary starts the next
 # block from the last token that it wrote itself.
@@ -239,11 +239,6 @@ for name, read in {"sketch": deep.sketch, "prediction": deep}.items():
 # * A deep tandem is one model: its large half sketches the next block, its small half writes it.
 #
 # ## Questions
-# <details><summary>What is block_generate with γ = 0 and the free token?</summary>
-#
-# The primary alone: each block is its own next token.
-# </details>
-#
 # <details><summary>Why can quality fall with γ although the tandem was trained with long blocks?</summary>
 #
 # Deep in a block it has the latest tokens only as its own single layer reads them, not as the primary's many

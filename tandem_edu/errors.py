@@ -1,4 +1,7 @@
-"""The one exception that a user can cause. Any other is a bug of this package."""
+"""The one exception that a user can cause: what was expected, what was passed, how to fix it.
+
+Any other exception is a bug of this package.
+"""
 
 import math
 import operator

@@ -104,7 +104,10 @@ class Transformer(LanguageModel):
     config: TransformerConfig = eqx.field(static=True)
 
     def __init__(self, config: TransformerConfig, *, key: PRNGKeyArray, embedding: Embedding | None = None):
-        """Random weights. Raises `BadInput` unless `embedding` is the primary's if `config.shared_vocab`."""
+        """Random weights. With `config.shared_vocab`, and only then, pass the primary's `embedding`.
+
+        Raises `BadInput` for an embedding that does not fit `config`.
+        """
         embed_key, in_key, out_key, *block_keys = jax.random.split(key, config.n_layers + 3)
         _check_embedding(config, embedding)
         resize = config.embed_dim != config.d_model
