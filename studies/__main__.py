@@ -16,8 +16,8 @@ from tandem_edu.errors import BadInput, at_least, require
 from tandem_edu.zoo import load_pair, texts
 
 PAPER = (
-    *("quality", "decoding", "weights", "adaptive", "routers", "standalone", "deep-tandem"),
-    "paper-training",
+    *("quality", "decoding", "weights", "adaptive", "routers", "standalone"),
+    *("deep-tandem", "paper-training"),
 )
 ABLATIONS = (
     *("states", "states-longer", "heads", "readers", "history", "vocabulary", "loss", "own-text"),

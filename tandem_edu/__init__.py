@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from tandem_edu.model import Transformer, TransformerConfig
     from tandem_edu.zoo import from_hf, load_pair, to_hf
 
+__all__ = [
+    "BadInput", "ConfidenceRule", "DeepTandem", "Draft", "Drafter", "Eagle", "EarlyExit", "Glide",
+    "PrimaryReader", "PromptLookup", "Sampling", "Tandem", "Trace", "Transformer", "TransformerConfig",
+    "block_generate", "from_hf", "generate", "load_pair", "load_text", "speculate", "stream", "to_hf",
+]  # fmt: skip
 _NAMES = {
     "data": "load_text",
     "decode": "ConfidenceRule Sampling Trace block_generate generate speculate stream",
@@ -36,7 +41,6 @@ _NAMES = {
 }
 _SUBPACKAGES = (*_NAMES, "classroom", "measure", "show", "train")
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
-__all__ = sorted(_MODULE_OF)  # pyright: ignore
 
 
 def __getattr__(name: str):

@@ -24,7 +24,7 @@ from tandem_edu.drafters import describe
 from tandem_edu.errors import BadInput
 from tandem_edu.model import Transformer, TransformerConfig
 from tandem_edu.show.panels.cycle import cycle_view
-from tandem_edu.zoo import load_folder, save_folder
+from tandem_edu.zoo import load_folder, load_router, save_folder
 
 SIZES = ["--layers", "2", "--width", "16", "--heads", "2", "--context", "64"]
 RUN = ["--steps", "6", "--seq-len", "16", "--batch-size", "2"]
@@ -57,8 +57,12 @@ def runs(text, tmp_path_factory):
 def router(runs, text):
     """A router for the tandem, made by the command itself."""
     command = ["train", "router", "--drafter", str(runs / "tandem"), "--out", str(runs / "router")]
-    assert main([*command, "--text", text, "--block-len", "3", "--prompts", "3", "--steps", "20"]) == 0
-    return str(runs / "router" / "router.safetensors")
+    command += ["--text", text, "--block-len", "3", "--prompts", "3", "--steps", "20"]
+    assert main([*command, "--target", "accepted", "--features", "hidden"]) == 0
+    path = runs / "router" / "router.safetensors"
+    made = load_router(path)
+    assert (made.target, made.inputs) == ("accepted", "hidden")
+    return str(path)
 
 
 def test_a_card_says_where_a_model_comes_from(runs):

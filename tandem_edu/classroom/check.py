@@ -56,6 +56,7 @@ class Exercise:
     solution: Callable[..., Any]
     cases: tuple[Case, ...]
     notebook: str = ""
+    """The one that explains the task."""
 
     @property
     def name(self) -> str:

@@ -19,13 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # pyright: ignore # a console may lack characters
     try:
-        try:
-            from tandem_edu.cli.parser import parser
-
-            parser().parse_args(arguments, options)
-            options.run(options)
-        finally:
-            print(end="", flush=True)  # a broken output is noticed here, not at the end of the process
+        _run(arguments, options)
         return 0
     except BadInput as error:
         status, message = 2, " ".join(str(error).split())
@@ -40,6 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if own:
         os._exit(status)  # after all is flushed: at its end Python would write to a broken output again
     return status
+
+
+def _run(arguments: Sequence[str] | None, options: SimpleNamespace) -> None:
+    try:
+        from tandem_edu.cli.parser import parser
+
+        parser().parse_args(arguments, options)
+        options.run(options)
+    finally:
+        print(end="", flush=True)  # a broken output is noticed here, not at the end of the process
 
 
 def _stop(options: SimpleNamespace) -> None:

@@ -10,7 +10,7 @@ stream, `depth` = n_layers + 1 residual states (0 = embeddings, last = input of 
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 import equinox as eqx
 import jax
@@ -118,7 +118,11 @@ class Transformer(LanguageModel):
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
         self.config = config
 
-    def __call__(self, tokens: Int[Array, "*batch seq"], *, return_hidden: bool = False) -> Any:
+    @overload
+    def __call__(self, tokens, *, return_hidden: Literal[False] = False) -> Array: ...
+    @overload
+    def __call__(self, tokens, *, return_hidden: Literal[True]) -> tuple[Array, Array]: ...
+    def __call__(self, tokens: Int[Array, "*batch seq"], *, return_hidden: bool = False):
         """Next-token logits `float[*batch, seq, vocab]` at every position.
 
         With `return_hidden` also the residual stream, `float[*batch, depth, seq, d_model]`.

@@ -81,7 +81,10 @@ def fill(like: PyTree, arrays: dict[str, np.ndarray], path: FilePath) -> PyTree:
 
 
 def write_arrays(arrays: dict[str, Any], metadata: dict[str, Any], path: FilePath) -> None:
-    """Write arrays by name and a JSON-able dict, whole or not at all. Raises `BadInput` if it cannot."""
+    """Write arrays by name and a JSON-able dict to a safetensors file, whole or not at all.
+
+    Raises `BadInput` if the disk is full or cannot be written.
+    """
     # The format stores memory as it lies, so it must lie in C order.
     plain = {name: np.array(array, order="C") for name, array in arrays.items()}
     with written_whole(path) as part:

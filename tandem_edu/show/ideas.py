@@ -71,8 +71,15 @@ def sketch_mask(seq: int, block_len: int, token: int | None = None) -> Picture:
     return _mask(words, columns, labels, alt, "For token {}, {}, and {}.", token)
 
 
-def _mask(words, columns: Mapping[str, np.ndarray], labels: Sequence[str], alt: str, sentence: str, token):
-    """A picture of two masks that share no cell; the second has dots."""
+def _mask(
+    words: tuple[str, str, str],
+    columns: Mapping[str, np.ndarray],
+    labels: Sequence[str],
+    alt: str,
+    sentence: str,
+    token: int | None,
+) -> Picture:
+    """A picture of two masks that share no cell; the second has dots. `words`: the title, the two axes."""
     (title, x_axis, y_axis), (first, second) = words, columns.values()
     seq = len(first)
     figure, axes = canvas(title, x_axis, y_axis, 5.6, 5.0)

@@ -93,7 +93,7 @@ def train_together(
 
     As `train`, but `models` is name -> (model, recipe), and `on_eval` is called with a model's name and its
     entry. Without `valid_tokens` the histories stay empty. `seconds` are those of all models together; if one
-    diverges, the run ends. Raises `BadInput` also for no model, and for recipes that differ in `SHARED`.
+    diverges, the run ends. Raises `BadInput` also for no model, and for recipes that differ in their batches.
     """
     run = _Run(models, primary, tokens, valid_tokens, folder)
     run.go(progress, on_eval)

@@ -55,7 +55,10 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 
 def decayed(trained: PyTree) -> PyTree[bool]:
-    """Which arrays have weight decay: the linear maps, but neither norms' scales nor embeddings."""
+    """Which arrays have weight decay: the matrices of the linear maps.
+
+    Decay would pull a norm's scale from 1 to 0, and would shrink the embeddings of rare tokens.
+    """
     is_embedding = lambda part: isinstance(part, Embedding)
     mark = lambda part: jax.tree.map(lambda leaf: leaf.ndim >= 2 and not is_embedding(part), part)
     return jax.tree.map(mark, trained, is_leaf=is_embedding)

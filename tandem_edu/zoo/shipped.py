@@ -55,7 +55,10 @@ def load_pair(folder: FilePath | None = None) -> Pair:
 
 
 def save_pair(pair: Pair, folder: FilePath) -> None:
-    """Write the pair, the tokenizer last: a folder with one is complete. Raises `BadInput` if it cannot."""
+    """Write the pair, weights as float16; the tokenizer last, so that a folder with one is complete.
+
+    Raises `BadInput` if the folder cannot be written.
+    """
     folder = Path(folder)
     with suppress(OSError):  # if the folder cannot be written, save_model says so
         (folder / TOKENIZER).unlink()
@@ -76,7 +79,11 @@ class Texts(NamedTuple):
 
 
 def texts() -> Texts:
-    """`load_text("stdlib")` in three parts, by file names. Raises `BadInput` for a Python without sources."""
+    """The standard library's topics and source files (`load_text("stdlib")`) in three parts.
+
+    A file is in the same part whichever Python reads it, because the split is by name. Raises `BadInput`
+    where Python was installed without its source files.
+    """
     train, held_out = load_text("stdlib").train_valid(0.1, seed=0)
     test, dev = held_out.train_valid(0.5, seed=1)
     return Texts(train, dev, test)
